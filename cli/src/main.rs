@@ -1,0 +1,2 @@
+//! walrust.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Watching databases: capture, uploads, snapshots, checkpoints.

@@ -1,0 +1,1 @@
+//! Single writer: who may append to a stream.

@@ -1,0 +1,18 @@
+//! The engine of walrust: continuous backup, restore and replication of SQLite databases.
+
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod fs;
+pub mod lease;
+pub mod ltx;
+pub mod manifest;
+pub mod restore;
+pub mod sqlite;
+pub mod state;
+pub mod store;
+pub mod types;
+pub mod wal;
+
+pub use error::{Error, ErrorKind, Result};

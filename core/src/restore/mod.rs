@@ -1,0 +1,1 @@
+//! From the bucket back to a database file.

@@ -1,0 +1,1 @@
+//! The state directory beside a database.
