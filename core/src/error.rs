@@ -60,6 +60,25 @@ impl ErrorKind {
         }
     }
 
+    /// The exit status under `--exit-codes fine`; without it every error is 1 (R133).
+    pub const fn fine_exit_status(self) -> u8 {
+        match self {
+            Self::Invalid => 2,
+            Self::NotFound => 3,
+            Self::Corrupt => 4,
+            Self::Fenced => 5,
+            Self::NotDurable => 6,
+            Self::Unavailable
+            | Self::Denied
+            | Self::Exists
+            | Self::Unsupported
+            | Self::Busy
+            | Self::Exhausted
+            | Self::Cancelled
+            | Self::Internal => 1,
+        }
+    }
+
     /// Whether trying again, later, may help without anybody's hands.
     pub const fn is_transient(self) -> bool {
         match self {

@@ -166,8 +166,13 @@ impl PageSum {
         let mut crc = crc_fast::Digest::new(CRC);
         crc.update(&page.get().to_be_bytes());
         crc.update(data);
+        Self::with_crc(page, data, crc.finalize())
+    }
+
+    /// The same where the CRC over page number and page is known already.
+    pub(crate) fn with_crc(page: PageNumber, data: &[u8], crc: u64) -> Self {
         Self {
-            crc: crc.finalize() | FLAG,
+            crc: crc | FLAG,
             hash: xxh3_128_with_seed(data, u64::from(page.get())),
         }
     }

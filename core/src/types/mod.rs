@@ -10,6 +10,7 @@ mod stream;
 mod time;
 mod txid;
 
+pub(crate) use checksum::CRC;
 pub use checksum::{Checksum, DatabaseSum, Digest, FileChecksum, PageSum};
 pub use name::{DatabaseName, KeyPrefix, NameError};
 pub use page::{InvalidPageSize, PageCount, PageNumber, PageSize};

@@ -82,9 +82,25 @@ impl FromStr for Txid {
 
 /// The transactions `min..=max` that one file covers; never reversed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "RawRange")]
 pub struct TxidRange {
     min: Txid,
     max: Txid,
+}
+
+/// A range as bytes from elsewhere hold it, not yet known to be in order.
+#[derive(Deserialize)]
+struct RawRange {
+    min: Txid,
+    max: Txid,
+}
+
+impl TryFrom<RawRange> for TxidRange {
+    type Error = String;
+
+    fn try_from(RawRange { min, max }: RawRange) -> Result<Self, String> {
+        Self::new(min, max).ok_or_else(|| format!("range {min}-{max} is reversed"))
+    }
 }
 
 impl TxidRange {
