@@ -1,1 +1,30 @@
 //! The configuration file and what it means.
+//!
+//! [`File::load`] reads `walrust.toml` and reports every fault with its place. [`resolve`] lays command
+//! line, environment, file and built-in defaults over each other; all programs use it, so that one file
+//! means the same to each of them.
+
+mod choices;
+mod databases;
+mod environment;
+mod expand;
+mod fault;
+mod file;
+pub mod limits;
+mod not_yet;
+mod resolve;
+mod section;
+mod settings;
+pub mod streams;
+#[cfg(test)]
+mod tests;
+pub mod value;
+
+pub use choices::{Barrier, ChoiceError, LeaseMode, LogFormat, PathStyle};
+pub use environment::Environment;
+pub use fault::{Fault, Faults, Place};
+pub use file::{DEFAULT_FILE, Entry, File};
+pub use resolve::{Overrides, log_format, resolve, resolve_store};
+pub use settings::{
+    Resolved, ResolvedDatabase, StoreLayer, StoreSettings, SyncLayer, SyncSettings, Unmatched,
+};

@@ -1,1 +1,5 @@
 //! Watching databases: capture, uploads, snapshots, checkpoints.
+
+mod event;
+
+pub use event::{Happening, SnapshotReason, WatchEvent};

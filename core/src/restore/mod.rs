@@ -1,1 +1,5 @@
 //! From the bucket back to a database file.
+
+mod target;
+
+pub use target::{RestoreTarget, TargetError};

@@ -1,0 +1,131 @@
+//! The bounds of single settings, the same for file and command line.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::value::{ValueError, at_least, within};
+
+/// An endpoint that cannot be used; never with the text, which might hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// No scheme, or another one.
+    #[error("an endpoint begins with http:// or https://")]
+    Scheme,
+    /// Nothing behind the scheme, or something that no host has.
+    #[error("an endpoint names a host, as in https://fly.storage.tigris.dev")]
+    Host,
+    /// A user or a password.
+    #[error("an endpoint has no user or password in it; credentials come from the environment")]
+    UserInfo,
+    /// What only a request has.
+    #[error("an endpoint has no query or fragment")]
+    Query,
+}
+
+/// The time between two objects: S3 answers in tens of milliseconds, and every object costs money.
+pub fn sync_interval(length: Duration) -> Result<Duration, ValueError> {
+    at_least(length, Duration::from_millis(10))
+}
+
+/// A lease that ends before its owner can look at it once fences everybody out.
+pub fn lease_duration(length: Duration) -> Result<Duration, ValueError> {
+    at_least(length, Duration::from_secs(1))
+}
+
+/// Each request holds a connection and a buffer.
+pub fn max_requests(number: u64) -> Result<NonZeroU32, ValueError> {
+    nonzero(within(number, 1..=1_000)?)
+}
+
+/// A WAL that is never checkpointed grows for ever (R60).
+pub fn checkpoint_pages(number: u64) -> Result<NonZeroU32, ValueError> {
+    nonzero(within(number, 1..=u64::from(u32::MAX))?)
+}
+
+/// One page of the largest size, its encoded form and what stands around it must fit.
+pub fn memory(bytes: u64) -> Result<u64, ValueError> {
+    within(bytes, 1 << 20..=1 << 40)
+}
+
+/// Below this an overlay of a single batch would already exceed it.
+pub fn spool(bytes: u64) -> Result<u64, ValueError> {
+    within(bytes, 1 << 20..=1 << 50)
+}
+
+fn nonzero(number: u64) -> Result<NonZeroU32, ValueError> {
+    u32::try_from(number)
+        .ok()
+        .and_then(NonZeroU32::new)
+        .ok_or_else(|| ValueError::Number(number.to_string()))
+}
+
+/// An endpoint's address, without slashes at its end.
+pub fn endpoint(text: &str) -> Result<String, EndpointError> {
+    let text = text.trim_end_matches('/');
+    let host = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+        .ok_or(EndpointError::Scheme)?;
+    let authority = host.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err(EndpointError::UserInfo);
+    }
+    if text.contains(['?', '#']) {
+        return Err(EndpointError::Query);
+    }
+    let strange = |c: char| c.is_whitespace() || c.is_control();
+    if authority.is_empty() || authority.starts_with(':') || text.contains(strange) {
+        return Err(EndpointError::Host);
+    }
+    Ok(text.to_owned())
+}
+
+/// A region that requests can be signed for.
+pub fn region(text: &str) -> Result<String, ValueError> {
+    let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if text.is_empty() || text.len() > 64 || !text.chars().all(letter) {
+        return Err(ValueError::Region(text.chars().take(40).collect()));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_name_a_host_and_hold_no_secret() {
+        for good in [
+            "https://fly.storage.tigris.dev",
+            "http://localhost:9000",
+            "http://[::1]:9000",
+            "https://host/base/path",
+        ] {
+            assert_eq!(endpoint(good).as_deref(), Ok(good));
+        }
+        assert_eq!(endpoint("http://h/").as_deref(), Ok("http://h"));
+        for (bad, error) in [
+            ("localhost:9000", EndpointError::Scheme),
+            ("ftp://host", EndpointError::Scheme),
+            ("", EndpointError::Scheme),
+            ("http://", EndpointError::Scheme),
+            ("http://:9000", EndpointError::Host),
+            ("http://a b", EndpointError::Host),
+            ("https://key:secret@host", EndpointError::UserInfo),
+            ("https://host?x=1", EndpointError::Query),
+        ] {
+            assert_eq!(endpoint(bad), Err(error), "{bad}");
+        }
+    }
+
+    #[test]
+    fn v11_bounds_refuse_zero_and_absurd_values() {
+        assert!(sync_interval(Duration::ZERO).is_err());
+        assert!(sync_interval(Duration::from_millis(10)).is_ok());
+        assert!(lease_duration(Duration::ZERO).is_err());
+        assert!(max_requests(0).is_err() && max_requests(1_001).is_err());
+        assert!(checkpoint_pages(0).is_err() && checkpoint_pages(1 << 32).is_err());
+        assert!(memory(0).is_err() && memory(16 << 20).is_ok());
+        assert!(spool(0).is_err() && spool(8 << 20).is_ok());
+    }
+}

@@ -1,0 +1,122 @@
+//! From all sources to what holds: command line over environment over file over built-in default (R5).
+
+use std::path::PathBuf;
+
+use super::choices::LogFormat;
+use super::databases;
+use super::limits;
+use super::settings::{Resolved, StoreLayer, StoreSettings, SyncLayer};
+use super::{Environment, File};
+use crate::error::{Error, ErrorKind, Result};
+
+/// DESIGN.md section 3, rule 9: what is captured and neither spooled nor stored.
+const DEFAULT_MEMORY: u64 = 16 << 20;
+
+/// What the command line says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Overrides {
+    /// Over `[s3]`.
+    pub store: StoreLayer,
+    /// Over `[sync]` and over every database's own settings.
+    pub sync: SyncLayer,
+    /// Over `log.format`.
+    pub log_format: Option<LogFormat>,
+    /// Instead of the configured list (R68).
+    pub databases: Vec<PathBuf>,
+}
+
+/// Everything, for commands that watch or read local databases.
+pub fn resolve(
+    file: Option<&File>,
+    environment: &Environment,
+    overrides: &Overrides,
+) -> Result<Resolved> {
+    let store = resolve_store(file, environment, overrides)?;
+    let sync = layers(file, overrides).finish();
+    let found = databases::find(file, &overrides.databases, |entry| {
+        let file_layer = file.map(|file| file.sync.clone()).unwrap_or_default();
+        let entry_layer = entry.map(|entry| entry.sync.clone()).unwrap_or_default();
+        let own = overrides.sync.clone().over(&entry_layer);
+        own.over(&file_layer).finish()
+    })?;
+    Ok(Resolved {
+        store,
+        sync,
+        memory_limit: file
+            .and_then(|file| file.memory_limit)
+            .unwrap_or(DEFAULT_MEMORY),
+        log_format: log_format(file, overrides),
+        databases: found.databases,
+        unmatched: found.unmatched,
+    })
+}
+
+/// The store alone, for commands that need no local database.
+pub fn resolve_store(
+    file: Option<&File>,
+    environment: &Environment,
+    overrides: &Overrides,
+) -> Result<StoreSettings> {
+    let from_file = file.map(|file| file.store.clone()).unwrap_or_default();
+    let layer = overrides.store.clone();
+    layer
+        .over(from_environment(environment)?)
+        .over(from_file)
+        .finish()
+        .ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "no bucket is named")
+                .hint("give --bucket, or set `bucket` in [s3] of walrust.toml")
+        })
+}
+
+/// How to log, which must be known before anything else.
+pub fn log_format(file: Option<&File>, overrides: &Overrides) -> LogFormat {
+    overrides
+        .log_format
+        .or_else(|| file.and_then(|file| file.log_format))
+        .unwrap_or(LogFormat::Text)
+}
+
+fn layers(file: Option<&File>, overrides: &Overrides) -> SyncLayer {
+    let file_layer = file.map(|file| file.sync.clone()).unwrap_or_default();
+    overrides.sync.clone().over(&file_layer)
+}
+
+fn from_environment(environment: &Environment) -> Result<StoreLayer> {
+    let wrong = |name: &str, error: String| Error::new(ErrorKind::Invalid, error).on(name);
+    let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+        .into_iter()
+        .find_map(|name| Some((name, environment.filled(name)?)));
+    Ok(StoreLayer {
+        endpoint: environment
+            .filled("AWS_ENDPOINT_URL_S3")
+            .map(limits::endpoint)
+            .transpose()
+            .map_err(|error| wrong("AWS_ENDPOINT_URL_S3", error.to_string()))?,
+        region: match region {
+            Some((name, region)) => {
+                Some(limits::region(region).map_err(|error| wrong(name, error.to_string()))?)
+            }
+            None => None,
+        },
+        ..StoreLayer::default()
+    })
+}
+
+impl Resolved {
+    /// That there is something to watch now, or may be later.
+    ///
+    /// # Errors
+    /// Invalid where no database is configured, `NotFound` where every pattern matches nothing.
+    pub fn require_databases(&self) -> Result<()> {
+        if !self.databases.is_empty() || self.unmatched.iter().any(|pattern| pattern.optional) {
+            return Ok(());
+        }
+        match self.unmatched.first() {
+            Some(pattern) => Err(Error::new(ErrorKind::NotFound, pattern.message.clone())
+                .on(pattern.pattern.display())),
+            None => Err(Error::new(ErrorKind::Invalid, "no database is named")
+                .hint("name one, or add [[databases]] to walrust.toml")),
+        }
+    }
+}

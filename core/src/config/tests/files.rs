@@ -1,0 +1,317 @@
+//! What a file may say.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{faults, parse, parse_with};
+use crate::config::not_yet::{listed, not_yet};
+use crate::config::{Barrier, Environment, File, LeaseMode, LogFormat, PathStyle};
+use crate::error::{Error, ErrorKind};
+use crate::types::Txid;
+
+/// Every key that this version takes.
+const FULL: &str = r#"
+[s3]
+bucket = "s3://my-backups/prod"
+endpoint = "https://fly.storage.tigris.dev"
+region = "eu-west-1"
+path_style = "auto"
+credentials_dir = "/run/s3"
+checksums = false
+lease = "observe"
+lease_duration = "45s"
+max_requests = 8
+bandwidth = "10MiB"
+
+[sync]
+sync_interval = "250ms"
+snapshot_interval = 1800
+max_changes = 100
+max_interval = "2h"
+on_idle = 0.5
+on_startup = true
+checkpoint_pages = 1000
+barrier = "off"
+memory_limit = "32MiB"
+spool_limit = 1073741824
+set_wal_mode = true
+allow_network_fs = true
+
+[log]
+format = "json"
+
+[[databases]]
+path = "/var/lib/app/*.db"
+prefix = "main"
+optional = true
+paused = true
+adopt_at = 42
+max_changes = 0
+wal_sync_interval = "10s"
+
+[[databases]]
+path = "/var/lib/users.db"
+name = "users"
+"#;
+
+#[test]
+fn every_key_is_read() {
+    let file = parse(FULL);
+    let store = &file.store;
+    assert_eq!(store.location, "s3://my-backups/prod".parse().ok());
+    assert_eq!(
+        store.endpoint.as_deref(),
+        Some("https://fly.storage.tigris.dev")
+    );
+    assert_eq!(store.region.as_deref(), Some("eu-west-1"));
+    assert_eq!(store.path_style, Some(PathStyle::Auto));
+    assert_eq!(store.credentials_dir, Some(PathBuf::from("/run/s3")));
+    assert_eq!(store.checksums, Some(false));
+    assert_eq!(store.lease, Some(LeaseMode::Observe));
+    assert_eq!(store.lease_duration, Some(Duration::from_secs(45)));
+    assert_eq!(store.max_requests.map(u32::from), Some(8));
+    assert_eq!(store.bandwidth, Some(10 << 20));
+    let sync = &file.sync;
+    assert_eq!(sync.sync_interval, Some(Duration::from_millis(250)));
+    assert_eq!(sync.snapshot_interval, Some(Duration::from_secs(1800)));
+    assert_eq!(sync.max_changes, Some(100));
+    assert_eq!(sync.max_interval, Some(Duration::from_secs(7200)));
+    assert_eq!(sync.on_idle, Some(Duration::from_millis(500)));
+    assert_eq!(sync.on_startup, Some(true));
+    assert_eq!(sync.checkpoint_pages.map(u32::from), Some(1000));
+    assert_eq!(sync.barrier, Some(Barrier::Off));
+    assert_eq!(sync.spool_limit, Some(1 << 30));
+    assert_eq!(sync.set_wal_mode, Some(true));
+    assert_eq!(sync.allow_network_fs, Some(true));
+    assert_eq!(file.memory_limit, Some(32 << 20));
+    assert_eq!(file.log_format, Some(LogFormat::Json));
+    let [app, users] = &file.databases[..] else {
+        panic!("two databases");
+    };
+    assert_eq!(app.path, Path::new("/var/lib/app/*.db"));
+    assert_eq!(app.prefix, "main".parse().ok());
+    assert!(app.optional && app.paused);
+    assert_eq!(app.adopt_at, Txid::new(42));
+    assert_eq!(app.sync.max_changes, Some(0));
+    assert_eq!(app.sync.sync_interval, Some(Duration::from_secs(10)));
+    assert_eq!(users.prefix, "users".parse().ok());
+    assert!(!users.optional && !users.paused);
+}
+
+#[test]
+fn v9_unknown_keys_are_refused_in_every_section() {
+    let expected = [
+        ("color = 1", "1:1: unknown section `color`"),
+        (
+            "[S3]\nbucket = \"bkt\"",
+            "1:2: unknown section `S3` (did you mean `s3`?)",
+        ),
+        (
+            "[s3]\nbuckets = \"b\"",
+            "2:1: unknown key in [s3]: `buckets` (did you mean `bucket`?)",
+        ),
+        ("[sync]\nfoo = 1", "2:1: unknown key in [sync]: `foo`"),
+        ("[log]\nlevel = \"x\"", "2:1: unknown key in [log]: `level`"),
+        (
+            "[[databases]]\npath = \"a\"\n  pathh = 1",
+            "3:3: unknown key in [[databases]]: `pathh` (did you mean `path`?)",
+        ),
+        ("[sync.deep]\nx = 1", "1:7: unknown key in [sync]: `deep`"),
+    ];
+    for (text, fault) in expected {
+        assert_eq!(faults(text), [fault], "{text}");
+    }
+}
+
+#[test]
+fn keys_of_later_features_are_refused_by_name() {
+    assert_eq!(
+        faults("[sync]\nprove_interval = 60"),
+        ["2:1: `prove_interval` is not available in this version"]
+    );
+    assert_eq!(
+        faults("[retention]\nhourly = 24"),
+        ["1:2: [retention] is not available in this version"]
+    );
+    assert_eq!(
+        faults("[[databases]]\npath = \"a\"\nretention = { hourly = 12 }"),
+        ["3:1: `retention` is not available in this version"]
+    );
+    // The list names nothing that is already there.
+    for path in listed() {
+        let text = match path.split_once('.') {
+            Some(("databases", key)) => format!("[[databases]]\npath = \"a\"\n{key} = 1"),
+            Some((section, key)) => format!("[{section}]\n{key} = 1"),
+            None => format!("[{path}]"),
+        };
+        let faults = faults(&text);
+        let [fault] = &faults[..] else {
+            panic!("{path}: {faults:?}");
+        };
+        assert!(
+            fault.ends_with("is not available in this version"),
+            "{fault}"
+        );
+    }
+    assert_eq!(not_yet("s3", "bucket"), None);
+}
+
+#[test]
+fn all_faults_are_reported_in_the_order_of_the_file() {
+    let text = "\
+[s3]
+bucket = 7
+lease = \"maybe\"
+[sync]
+sync_interval = 0
+max_changes = -1
+on_startup = \"yes\"
+barrier = \"on\"
+[[databases]]
+prefix = \"..\"
+[[databases]]
+path = \"a\"
+memory_limit = 5
+";
+    assert_eq!(
+        faults(text),
+        [
+            "2:10: `bucket`: wants a string, found a whole number",
+            "3:9: `lease`: \"maybe\" is none of enforce, observe, off",
+            "5:17: `sync_interval`: 0ns is below the least possible 10ms",
+            "6:15: `max_changes`: -1 is below 0",
+            "7:14: `on_startup`: wants true or false, found a string",
+            "8:11: `barrier`: \"on\" is none of auto, off",
+            "9:1: a database without `path`",
+            "10:10: `prefix`: name \"..\": \"..\" cannot be a component of a name",
+            "13:16: `memory_limit`: it holds for the whole process and belongs into [sync]",
+        ]
+    );
+}
+
+#[test]
+fn wrong_values_name_key_and_bound() {
+    for (text, fault) in [
+        ("[s3]\nbucket = \"\"", "2:10: `bucket`: must not be empty"),
+        (
+            "[s3]\nendpoint = \"localhost\"",
+            "2:12: `endpoint`: an endpoint begins with http:// or https://",
+        ),
+        (
+            "[s3]\nmax_requests = 0",
+            "2:16: `max_requests`: 0 is below the least possible 1",
+        ),
+        (
+            "[s3]\nbandwidth = 1.5",
+            "2:13: `bandwidth`: wants a size, found a fraction",
+        ),
+        (
+            "[sync]\nsnapshot_interval = \"60\"",
+            "2:21: `snapshot_interval`: \"60\" is not a duration: a number with ms, s, m, h or d, as in \"30s\"",
+        ),
+        (
+            "[sync]\nsnapshot_interval = 9223372036854775807",
+            "2:21: `snapshot_interval`: 9223372036854775807 is above the greatest possible 36500d",
+        ),
+        (
+            "[sync]\non_idle = inf",
+            "2:11: `on_idle`: inf is above the greatest possible 36500d",
+        ),
+        (
+            "[sync]\nmax_changes = 99999999999999999999",
+            "2:15: `max_changes`: 99999999999999999999 is too great",
+        ),
+        (
+            "[sync]\nmemory_limit = \"1KiB\"",
+            "2:16: `memory_limit`: 1024 is below the least possible 1048576",
+        ),
+        ("s3 = 1", "1:6: `s3` is a table, found a whole number"),
+        (
+            "databases = 1",
+            "1:13: `databases` is a list of tables: write [[databases]]",
+        ),
+        ("databases = [1]", "1:14: a database is a table"),
+        (
+            "[sync]\nsync_interval = 1\nwal_sync_interval = 1",
+            "3:21: `sync_interval` and `wal_sync_interval` mean the same; give one of them",
+        ),
+        (
+            "[[databases]]\npath = \"a\"\nprefix = \"a\"\nname = \"b\"",
+            "4:8: `prefix` and `name` mean the same; give one of them",
+        ),
+        (
+            "[s3]\nbucket = \"${NOT_SET}\"",
+            "2:10: `bucket`: environment variable NOT_SET is not set (give a default with ${NOT_SET:-…})",
+        ),
+    ] {
+        assert_eq!(faults(text), [fault], "{text}");
+    }
+}
+
+#[test]
+fn broken_syntax_has_a_place_too() {
+    for (text, place) in [
+        ("[s3]\nbucket = ", "2:"),
+        ("[s3\n", "1:"),
+        ("[s3]\nbucket = \"a\"\nbucket = \"bkt\"\n", "3:1"),
+        ("[s3]\nüüü = = 1", "2:"),
+    ] {
+        let faults = faults(text);
+        assert!(faults[0].starts_with(place), "{text}: {faults:?}");
+        assert!(!faults[0].contains('\n'));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.toml");
+    std::fs::write(&path, b"[s3]\nx = \"\xff\"").unwrap();
+    let error = File::load(&path, &Environment::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(
+        error.to_string().ends_with("w.toml:2:6: not UTF-8 text"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_error_has_one_line_for_each_fault() {
+    let faults = File::parse(
+        Path::new("/etc/w.toml"),
+        "a = 1\nb = 2",
+        &Environment::default(),
+    )
+    .unwrap_err();
+    let error = Error::from(faults);
+    assert_eq!(
+        error.to_string(),
+        "/etc/w.toml:1:1: unknown section `a`\n/etc/w.toml:2:1: unknown section `b`"
+    );
+}
+
+#[test]
+fn variables_are_replaced_in_strings() {
+    let environment: Environment = [("BUCKET", "bkt"), ("EVERY", "5m")].into_iter().collect();
+    let file = parse_with(
+        "[s3]\nbucket = \"s3://${BUCKET}/${STAGE:-prod}\"\n[sync]\nsnapshot_interval = \"${EVERY}\"",
+        &environment,
+    );
+    assert_eq!(file.store.location, "s3://bkt/prod".parse().ok());
+    assert_eq!(file.sync.snapshot_interval, Some(Duration::from_secs(300)));
+}
+
+#[test]
+fn path_style_may_be_a_boolean() {
+    let style = |text: &str| {
+        parse(&format!("[s3]\npath_style = {text}"))
+            .store
+            .path_style
+    };
+    assert_eq!(style("true"), Some(PathStyle::Path));
+    assert_eq!(style("\"false\""), Some(PathStyle::Host));
+}
+
+#[test]
+fn a_missing_file_is_an_error_with_its_path() {
+    let error =
+        File::load(Path::new("/no/such/walrust.toml"), &Environment::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.object(), Some("/no/such/walrust.toml"));
+}
