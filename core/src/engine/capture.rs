@@ -1,0 +1,741 @@
+//! The blocking half of one watched database: it owns the read transactions and turns what SQLite
+//! commits into files (DESIGN section 4).
+//!
+//! Between two calls exactly one read transaction is open, at the *captured* state, which is also the
+//! newest state of the page table. So nothing that was committed since can vanish (invariant 2).
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roaring::RoaringBitmap;
+
+use super::checkpoint::{BARRIER_LIMIT, Outcome};
+use super::encode::{Before, FileMeta, Pages, Seen, encode_changes};
+use super::frames::{self, Stretch};
+use super::image::{ImageJob, ImageKind, Piece};
+use super::levels::Levels;
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Header, Mark, Spill, WalSpan};
+use crate::sqlite::{Side, Source, View};
+use crate::state::{Entries, Huge, PageTable, Place, Spool, SpoolFile, Staged, WalPlace};
+use crate::types::{Checksum, PageNumber, PageSum, Position, StreamId, Timestamp, TxidRange};
+use crate::wal::WalCursor;
+
+/// Changed pages whose sums are kept in memory until the batch is stored; a larger batch goes through
+/// the disk. 28 bytes each.
+const LAYER_PAGES: u64 = 64 * 1024;
+
+/// Passive checkpoints in a row before the barrier, and the frames that it may leave for behind it: they
+/// are copied and synced while writers wait.
+const PASSES: u32 = 4;
+const SHORT_REST: u32 = 200;
+
+/// How often and how long somebody else's checkpoint is waited for behind the barrier.
+const BUSY_TRIES: u32 = 8;
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+/// Bytes of an image that are sent at once; S3 takes parts from 5 MiB.
+pub(crate) const PART_BYTES: usize = 5 * 1024 * 1024 + 64 * 1024;
+
+/// Where the captured state ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Captured {
+    /// The database file alone is the state; the next WAL generation starts at frame 1.
+    File,
+    /// Up to here in the WAL.
+    Wal(WalCursor),
+}
+
+impl Captured {
+    /// The end of what `view` sees.
+    pub(crate) fn of(view: &View) -> Self {
+        match &view.wal {
+            None => Self::File,
+            Some(end) => Self::Wal(end.cursor(view.page_size)),
+        }
+    }
+
+    pub(crate) fn place(self) -> Option<WalPlace> {
+        match self {
+            Self::File => None,
+            Self::Wal(cursor) => Some(WalPlace {
+                salt: cursor.salt(),
+                frame: cursor.frame(),
+                checksum: cursor.checksum(),
+                big_endian: cursor.big_endian(),
+            }),
+        }
+    }
+}
+
+/// One file that waits to be stored.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) header: Header,
+    /// The checksum of the database after it.
+    pub(crate) post: Option<Checksum>,
+    pub(crate) frames: u64,
+    pub(crate) pages: u64,
+    pub(crate) seen: Seen,
+    pub(crate) body: Body,
+    /// Why it is a rebase, if it is one.
+    pub(crate) rebase: Option<Rebase>,
+}
+
+/// Why continuity was not proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rebase {
+    /// As the metric's label names it.
+    pub(crate) reason: &'static str,
+    /// For people.
+    pub(crate) message: String,
+}
+
+/// Where a batch's bytes are.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// In memory; the page table holds its layer.
+    Memory(Bytes),
+    /// In the spool, durable; the page table has moved on.
+    Spooled(SpoolFile),
+    /// Every page, streamed from the database by the first image job.
+    Streamed,
+}
+
+/// What a turn found.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Nothing new was committed.
+    Nothing,
+    /// New commits.
+    Batch(Box<Batch>),
+    /// The frames cannot be followed.
+    Broken(Rebase),
+}
+
+/// The blocking half of one database.
+pub(crate) struct Capture {
+    pub(crate) source: Source,
+    pub(crate) table: PageTable,
+    pub(crate) spool: Spool,
+    pub(crate) levels: Levels,
+    /// Snapshots and merged files under way, oldest first; the first one streams.
+    pub(crate) jobs: Vec<ImageJob>,
+    pub(crate) place: Place,
+    pub(crate) captured: Captured,
+    pub(crate) stream: StreamId,
+    pub(crate) tracked: bool,
+    pub(crate) scratch: PathBuf,
+    pub(crate) clock: Clock,
+    /// Why the jobs under way were given up, until somebody asks.
+    pub(crate) abandoned: Option<Error>,
+}
+
+impl Capture {
+    /// The captured state.
+    pub(crate) fn position(&self) -> Position {
+        Position {
+            txid: self.place.txid,
+            sum: self.place.sum,
+        }
+    }
+
+    /// Captures what was committed since. `room` is how many bytes of it may stay in memory;
+    /// `may_restart` says that everything captured is spooled or stored, so that a turn that finds
+    /// nothing may land on read mark 0, which lets the WAL restart.
+    pub(crate) fn turn(&mut self, seen: Seen, room: u64, may_restart: bool) -> Result<Turn> {
+        let view = self.source.begin_turn()?;
+        // Only now: what is captured must not be newer than its time says (R78).
+        let seen = Seen {
+            last: self.clock.now(),
+            ..seen
+        };
+        if view.restartable && !may_restart {
+            self.source.cancel_turn()?;
+            return Ok(Turn::Nothing);
+        }
+        // Whatever a transaction on mark 0 found must be on disk before the older one ends.
+        let room = if view.restartable { 0 } else { room };
+        match self.follow(&view, seen, room) {
+            Ok(turn @ (Turn::Nothing | Turn::Batch(_))) => {
+                self.source.end_turn()?;
+                Ok(turn)
+            }
+            Ok(turn @ Turn::Broken(_)) => {
+                self.source.cancel_turn()?;
+                Ok(turn)
+            }
+            Err(error) => {
+                self.source.cancel_turn()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn follow(&mut self, view: &View, seen: Seen, room: u64) -> Result<Turn> {
+        if view.page_size != self.place.page_size {
+            return Ok(Turn::Broken(Rebase {
+                reason: "page_size",
+                message: format!("the page size changed to {}", view.page_size),
+            }));
+        }
+        let Some(end) = &view.wal else {
+            // A checkpoint emptied the WAL. It could not while frames behind our state existed.
+            self.captured = Captured::File;
+            return Ok(Turn::Nothing);
+        };
+        let wal = self
+            .source
+            .wal()?
+            .try_clone()
+            .map_err(|e| Error::io("write-ahead log", e))?;
+        let from = match self.captured {
+            Captured::Wal(cursor) if cursor.salt() == end.salt => cursor,
+            // The old generation was captured to its end: the resting transaction stands exactly there, and
+            // while it does nothing behind it can be copied back and overwritten (the rules in DESIGN
+            // section 4).
+            captured if captured.place() == Captured::of(self.source.view()).place() => {
+                match WalCursor::start(&wal) {
+                    Ok(start) if start.salt() == end.salt => start,
+                    Ok(_) => {
+                        let message = "the WAL's header is of another generation";
+                        return Ok(broken("wal_header", message));
+                    }
+                    Err(error) => return Ok(broken("wal_header", error)),
+                }
+            }
+            Captured::Wal(_) | Captured::File => {
+                return Ok(broken(
+                    "wal_restarted",
+                    "the WAL was restarted before it was captured",
+                ));
+            }
+        };
+        if from.frame() == end.frames && from.checksum() == end.checksum {
+            self.captured = Captured::Wal(from);
+            return Ok(Turn::Nothing);
+        }
+        let stretch = match Stretch::scan(&wal, &from, end, self.place.page_count) {
+            Ok(stretch) => stretch,
+            Err(error) => {
+                let (reason, message) = frames::broken(error)?;
+                return Ok(broken(reason, message));
+            }
+        };
+        if stretch.commits == 0 {
+            return Ok(broken(
+                "wal_ends_early",
+                "committed frames without a commit",
+            ));
+        }
+        self.save_overlays(&stretch)?;
+        self.encode(&wal, &stretch, view, seen, room)
+            .map(|batch| Turn::Batch(Box::new(batch)))
+    }
+
+    /// Gives the jobs under way the old version of every page that the stretch changes.
+    fn save_overlays(&mut self, stretch: &Stretch) -> Result<()> {
+        if self.jobs.is_empty() {
+            return Ok(());
+        }
+        let (mut data, mut failed) = (Vec::new(), None);
+        for page in stretch
+            .disturbed(self.place.page_count)
+            .iter()
+            .filter_map(PageNumber::new)
+        {
+            let wanted = self.jobs.iter().any(|job| job.needs(page));
+            if !wanted {
+                continue;
+            }
+            self.source.read_page(Side::Old, page, &mut data)?;
+            for job in &mut self.jobs {
+                if job.needs(page) && failed.is_none() {
+                    failed = job.save(page, &data, &self.spool).err();
+                }
+            }
+            if failed.is_some() {
+                break;
+            }
+        }
+        match failed {
+            // No room for old versions: what streams is given up, capture goes on.
+            Some(error) if error.kind() == ErrorKind::Exhausted => {
+                self.jobs.clear();
+                self.abandoned = Some(error);
+                Ok(())
+            }
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn encode(
+        &mut self,
+        wal: &File,
+        stretch: &Stretch,
+        view: &View,
+        seen: Seen,
+        room: u64,
+    ) -> Result<Batch> {
+        let min = self.place.txid.next();
+        let max = self.place.txid.after(stretch.commits);
+        let range = max
+            .and_then(|max| TxidRange::new(min, max))
+            .ok_or_else(out_of_txids)?;
+        let meta = FileMeta {
+            range,
+            page_size: view.page_size,
+            count: view.page_count,
+            stream: self.stream,
+            wal: Some(stretch.span()),
+            mark: Mark::None,
+            seen,
+            tracked: self.tracked,
+        };
+        let captured = Captured::Wal(stretch.end);
+        let candidates = stretch.candidates(view.page_count);
+        let frames = u64::from(stretch.frames());
+        let read: ReadPage<'_> = Box::new(|source, page, into| match stretch.frame_of(page) {
+            Some(frame) => stretch.read(wal, frame, into),
+            None => source.read_page(Side::New, page, into),
+        });
+        self.write_batch(
+            Draft {
+                meta,
+                candidates,
+                captured,
+                frames,
+                rebase: None,
+            },
+            read,
+            room,
+        )
+    }
+
+    /// Encodes a batch to where it fits, puts it over the page table and moves the captured state.
+    fn write_batch(&mut self, draft: Draft, read: ReadPage<'_>, room: u64) -> Result<Batch> {
+        let Draft {
+            meta,
+            candidates,
+            captured,
+            frames,
+            rebase,
+        } = draft;
+        let raw = candidates.len() * u64::from(meta.page_size.get());
+        let before = Before {
+            count: self.place.page_count,
+            sum: self.place.sum,
+        };
+        let small = raw <= room && candidates.len() <= LAYER_PAGES;
+        let sink = if small {
+            let mut bytes = Vec::with_capacity(1024 + (raw / 2).min(1 << 20) as usize);
+            bytes.extend_from_slice(&[0; 100]);
+            Sink::Memory(bytes)
+        } else {
+            Sink::Spool(self.spool.stage(100)?)
+        };
+        let spill = Spill::Directory(self.scratch.clone());
+        let changed = if candidates.len() <= LAYER_PAGES {
+            Changed::Few(Entries::new())
+        } else {
+            if self.table.pending_layers() > 0 {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "a huge batch over unspooled ones",
+                ));
+            }
+            Changed::Many(Box::new(self.table.huge()?))
+        };
+        let (done, changed, set) = {
+            let mut pages = BatchPages {
+                source: &mut self.source,
+                table: &self.table,
+                read,
+                changed,
+                set: RoaringBitmap::new(),
+            };
+            let mut numbers = candidates.iter().filter_map(PageNumber::new).map(Ok);
+            let done = encode_changes(sink, spill, &meta, before, &mut numbers, &mut pages)?;
+            (done, pages.changed, pages.set)
+        };
+        let place = Place {
+            txid: meta.range.max(),
+            sum: done.sum,
+            page_size: meta.page_size,
+            page_count: meta.count,
+            wal: captured.place(),
+        };
+        let body = match done.out {
+            Sink::Memory(mut bytes) => {
+                if let Some(head) = bytes.get_mut(..100) {
+                    head.copy_from_slice(&done.head);
+                }
+                Body::Memory(bytes.into())
+            }
+            Sink::Spool(staged) => {
+                Body::Spooled(self.spool.publish(staged, &done.head, meta.range)?)
+            }
+        };
+        self.settle_table(changed, place, &body)?;
+        self.place = place;
+        self.captured = captured;
+        self.levels.record(&set, meta.seen);
+        Ok(Batch {
+            header: done.header,
+            post: Some(done.sum.checksum),
+            frames,
+            pages: done.pages,
+            seen: meta.seen,
+            body,
+            rebase,
+        })
+    }
+
+    fn settle_table(&mut self, changed: Changed, place: Place, body: &Body) -> Result<()> {
+        match changed {
+            Changed::Few(entries) => {
+                self.table.layer(entries, place)?;
+                if matches!(body, Body::Spooled(_)) {
+                    self.table.commit()?;
+                }
+                Ok(())
+            }
+            Changed::Many(huge) => self.table.commit_huge(*huge, place),
+        }
+    }
+
+    /// Whether the next batch of `frames` frames must find everything before it in the spool.
+    pub(crate) fn needs_spool(&self, frames: u32, room: u64) -> bool {
+        let pages = u64::from(frames);
+        pages * u64::from(self.place.page_size.get()) > room || pages > LAYER_PAGES
+    }
+
+    /// Puts the batches, oldest first, into the spool, so that the state on disk may move past them.
+    pub(crate) fn spool<'a>(&mut self, batches: impl Iterator<Item = &'a mut Batch>) -> Result<()> {
+        for batch in batches {
+            if let Body::Memory(bytes) = &batch.body {
+                let file = self.spool.add(batch.header.range, &[bytes])?;
+                self.table.commit()?;
+                batch.body = Body::Spooled(file);
+            }
+        }
+        Ok(())
+    }
+
+    /// The store has `batch`.
+    pub(crate) fn stored(&mut self, batch: &Batch) -> Result<()> {
+        match &batch.body {
+            Body::Memory(_) => self.table.commit().map(drop),
+            Body::Spooled(file) => self.spool.stored(file.range),
+            Body::Streamed => Ok(()),
+        }
+    }
+
+    /// Re-anchors the chain: moves to the newest state, compares every page with the page table, and
+    /// encodes what differs as one transaction (invariant 4).
+    pub(crate) fn rebase(
+        &mut self,
+        why: Rebase,
+        now: Timestamp,
+        room: u64,
+    ) -> Result<Option<Batch>> {
+        // Old versions of pages that changed unseen cannot be saved: what streams must begin again.
+        if !self.jobs.is_empty() {
+            self.jobs.clear();
+            self.abandoned = Some(Error::new(ErrorKind::Unavailable, why.message.clone()));
+        }
+        let view = self.source.begin_turn()?;
+        self.source.end_turn()?;
+        let now = self.clock.now().max(now);
+        self.rebase_here(&view, why, now, room)
+    }
+
+    /// As [`Capture::rebase`], from the transaction that rests already. Nothing if no page differs.
+    pub(crate) fn rebase_here(
+        &mut self,
+        view: &View,
+        why: Rebase,
+        now: Timestamp,
+        room: u64,
+    ) -> Result<Option<Batch>> {
+        let candidates = self.differing(view)?;
+        let captured = Captured::of(view);
+        let same_size = view.page_count == self.place.page_count;
+        if candidates.is_empty() && same_size {
+            self.captured = captured;
+            self.place.wal = captured.place();
+            return Ok(None);
+        }
+        let meta = FileMeta {
+            range: TxidRange::single(self.place.txid.next()),
+            page_size: view.page_size,
+            count: view.page_count,
+            stream: self.stream,
+            // An offset alone: where a Litestream daemon that takes over finds a place to begin.
+            wal: Some(WalSpan {
+                offset: 32,
+                size: 0,
+                salt: [0; 2],
+            }),
+            mark: Mark::Rebase,
+            seen: Seen::at(now),
+            tracked: self.tracked,
+        };
+        let read: ReadPage<'_> =
+            Box::new(|source, page, into| source.read_page(Side::Old, page, into));
+        let draft = Draft {
+            meta,
+            candidates,
+            captured,
+            frames: 0,
+            rebase: Some(why),
+        };
+        self.write_batch(draft, read, room).map(Some)
+    }
+
+    /// The pages of the resting transaction that differ from the page table.
+    fn differing(&mut self, view: &View) -> Result<RoaringBitmap> {
+        let mut differing = RoaringBitmap::new();
+        let mut data = Vec::new();
+        let mut chunk = Vec::with_capacity(4096);
+        let mut pages = view.page_size.stored_pages(view.page_count).peekable();
+        while pages.peek().is_some() {
+            chunk.clear();
+            chunk.extend(pages.by_ref().take(4096));
+            let (source, held) = (&mut self.source, self.place.page_count);
+            self.table.lookup_all(&chunk, &mut |page, known| {
+                source.read_page(Side::Old, page, &mut data)?;
+                if known.filter(|_| held.holds(page)) != Some(PageSum::of(page, &data)) {
+                    differing.insert(page.get());
+                }
+                Ok(())
+            })?;
+        }
+        Ok(differing)
+    }
+
+    /// Copies the WAL back and tries to let it restart, so that it stays short (DESIGN section 4, step 6).
+    /// Everything captured before must be spooled or stored. New batches go to the spool and into
+    /// `batches`, also where an error follows.
+    pub(crate) fn checkpoint(
+        &mut self,
+        barrier: bool,
+        seen: Seen,
+        batches: &mut Vec<Batch>,
+    ) -> Result<Outcome> {
+        // Each pass finds less: what writers added during the one before.
+        for _ in 0..PASSES {
+            if self.turn_into(seen, batches)? {
+                return Ok(Outcome::Restartable);
+            }
+            if self.copy_back()?.is_some_and(|left| left <= SHORT_REST) {
+                break;
+            }
+        }
+        if !barrier {
+            let restartable = self.turn_into(seen, batches)?;
+            return Ok(if restartable {
+                Outcome::Restartable
+            } else {
+                Outcome::Late
+            });
+        }
+        let hold = match self.source.hold_writes(BARRIER_LIMIT) {
+            Ok(hold) => hold,
+            Err(error) if error.kind() == ErrorKind::Busy => return Ok(Outcome::Late),
+            Err(error) => return Err(error),
+        };
+        let outcome = self.behind_barrier(seen, batches);
+        let (held, expired) = hold.release()?;
+        tracing::trace!(?held, expired, "barrier");
+        match outcome? {
+            Outcome::Blocked if expired => Ok(Outcome::Late),
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// The last steps, while nobody writes.
+    fn behind_barrier(&mut self, seen: Seen, batches: &mut Vec<Batch>) -> Result<Outcome> {
+        if self.turn_into(seen, batches)? {
+            return Ok(Outcome::Restartable);
+        }
+        let mut left = self.copy_back()?;
+        // The app may be at a checkpoint of its own, which takes no write lock.
+        for _ in 0..BUSY_TRIES {
+            if left.is_some() {
+                break;
+            }
+            std::thread::sleep(BUSY_PAUSE);
+            left = self.copy_back()?;
+        }
+        match left {
+            Some(0) if self.turn_into(seen, batches)? => Ok(Outcome::Restartable),
+            Some(0) | None => Ok(Outcome::Late),
+            Some(_) => Ok(Outcome::Blocked),
+        }
+    }
+
+    /// A passive checkpoint; how many frames it left, unless somebody else is at it.
+    fn copy_back(&mut self) -> Result<Option<u32>> {
+        match self.source.checkpoint_passive() {
+            Ok(done) => Ok(Some(done.log.saturating_sub(done.done))),
+            Err(error) if error.kind() == ErrorKind::Busy => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One turn of a checkpoint; says whether the WAL may restart from here.
+    fn turn_into(&mut self, seen: Seen, batches: &mut Vec<Batch>) -> Result<bool> {
+        match self.turn(seen, 0, true)? {
+            Turn::Nothing => Ok(self.source.view().restartable),
+            Turn::Batch(batch) => {
+                batches.push(*batch);
+                Ok(self.source.view().restartable)
+            }
+            Turn::Broken(why) => Err(Error::new(ErrorKind::Corrupt, why.message)),
+        }
+    }
+
+    /// The next bytes of the job in front.
+    pub(crate) fn step(&mut self) -> Result<Option<Piece>> {
+        let Some(job) = self.jobs.first_mut() else {
+            return Ok(None);
+        };
+        let source = &mut self.source;
+        job.step(PART_BYTES, &mut |page, into| {
+            source.read_page(Side::Old, page, into)
+        })
+        .map(Some)
+    }
+
+    /// Begins a snapshot of the captured state.
+    pub(crate) fn begin_snapshot(&mut self, now: Timestamp) -> Result<()> {
+        let meta = FileMeta {
+            range: TxidRange::snapshot(self.place.txid),
+            page_size: self.place.page_size,
+            count: self.place.page_count,
+            stream: self.stream,
+            wal: None,
+            mark: Mark::None,
+            seen: Seen::at(now),
+            tracked: self.tracked,
+        };
+        self.jobs
+            .push(ImageJob::snapshot(meta, self.position(), &self.scratch)?);
+        Ok(())
+    }
+
+    /// Begins the merged files whose period ended before `now`.
+    pub(crate) fn begin_merges(&mut self, now: Timestamp) -> Result<()> {
+        let merging = |job: &ImageJob| matches!(job.kind(), ImageKind::Merged(_));
+        if self.jobs.iter().any(merging) {
+            // The periods go on until those of the last boundary are stored.
+            return Ok(());
+        }
+        for due in self.levels.due(now, self.position()) {
+            let meta = FileMeta {
+                range: due.range,
+                page_size: self.place.page_size,
+                count: self.place.page_count,
+                stream: self.stream,
+                wal: None,
+                mark: Mark::None,
+                seen: due.seen,
+                tracked: self.tracked,
+            };
+            let job = ImageJob::merge(
+                meta,
+                due.level,
+                due.before,
+                self.position(),
+                due.pages,
+                &self.scratch,
+            )?;
+            self.jobs.push(job);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a page as a batch has it.
+type ReadPage<'a> = Box<dyn Fn(&mut Source, PageNumber, &mut Vec<u8>) -> Result<()> + 'a>;
+
+/// A batch before it is encoded.
+struct Draft {
+    meta: FileMeta,
+    candidates: RoaringBitmap,
+    captured: Captured,
+    frames: u64,
+    rebase: Option<Rebase>,
+}
+
+enum Changed {
+    Few(Entries),
+    Many(Box<Huge>),
+}
+
+struct BatchPages<'a> {
+    source: &'a mut Source,
+    table: &'a PageTable,
+    read: ReadPage<'a>,
+    changed: Changed,
+    set: RoaringBitmap,
+}
+
+impl Pages for BatchPages<'_> {
+    fn read(&mut self, page: PageNumber, into: &mut Vec<u8>) -> Result<()> {
+        (self.read)(self.source, page, into)
+    }
+
+    fn table(&self) -> &PageTable {
+        self.table
+    }
+
+    fn changed(&mut self, page: PageNumber, sum: PageSum) -> Result<()> {
+        self.set.insert(page.get());
+        match &mut self.changed {
+            Changed::Few(entries) => entries.push(page, sum),
+            Changed::Many(huge) => huge.push(page, sum),
+        }
+    }
+}
+
+enum Sink {
+    Memory(Vec<u8>),
+    Spool(Staged),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Memory(buffer) => buffer.write(bytes),
+            Self::Spool(staged) => staged.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Spool(staged) => staged.flush(),
+        }
+    }
+}
+
+fn broken(reason: &'static str, message: impl ToString) -> Turn {
+    Turn::Broken(Rebase {
+        reason,
+        message: message.to_string(),
+    })
+}
+
+fn out_of_txids() -> Error {
+    Error::new(
+        ErrorKind::Exhausted,
+        "the stream has used up its transaction ids",
+    )
+}

@@ -1,0 +1,321 @@
+//! Snapshots and merged files on their way to the store, part by part.
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::super::capture::{Body, PART_BYTES};
+use super::super::event::{Happening, SnapshotReason};
+use super::super::image::{ImageKind, Piece};
+use super::super::ship::{Bytestream, Shipped, ship};
+use super::{Backoff, End, Session, Taken};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::Header;
+use crate::manifest::{FileEntry, FileKey};
+use crate::store::{Put, Tier};
+use crate::types::Position;
+
+/// An image on its way.
+pub(super) struct Image {
+    kind: ImageKind,
+    header: Header,
+    position: Position,
+    /// Frames captured since the last snapshot when this one began.
+    frames: u64,
+    /// Where the parts go; nothing once the last one went.
+    pub(super) pieces: Option<mpsc::Sender<Piece>>,
+    /// Pages in the file, once it is encoded.
+    pages: u64,
+    pub(super) task: JoinHandle<Result<Shipped>>,
+    /// The place among the process's streaming images.
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Session<'_> {
+    /// Whether an image waits to be begun.
+    pub(super) fn image_is_wanted(&self) -> bool {
+        let jobs = self
+            .capture
+            .as_ref()
+            .is_some_and(|capture| !capture.jobs.is_empty());
+        let due = self
+            .policy
+            .snapshots
+            .due(&self.activity, Instant::now())
+            .is_some();
+        let paused = self
+            .image_retry
+            .is_some_and(|backoff| Instant::now() < backoff.until);
+        let due = due && self.is_shipped();
+        (jobs || due || (self.wanted.is_some() && self.is_shipped())) && !paused
+    }
+
+    /// Begins the next image: a waiting job, or the snapshot that is wanted or due.
+    pub(super) fn start_image(&mut self, now: Instant) -> Option<End> {
+        let paused = self.image_retry.is_some_and(|backoff| now < backoff.until);
+        if self.image.is_some() || paused || self.stopping_without_need() {
+            return None;
+        }
+        let base_waits =
+            matches!(self.queue.front(), Some(batch) if matches!(batch.body, Body::Streamed));
+        let base_comes = self
+            .capture
+            .as_ref()
+            .is_some_and(|capture| capture.jobs.iter().any(|job| job.kind() == ImageKind::Base));
+        if base_waits && !base_comes {
+            let message = "the base of the chain was given up";
+            return Some(End::Reopen(Error::new(ErrorKind::Unavailable, message)));
+        }
+        if let Err(error) = self.prepare_image(now) {
+            return Some(End::Reopen(error));
+        }
+        let capture = self.capture.as_ref()?;
+        let job = capture.jobs.first()?;
+        let slot = self
+            .context
+            .shared
+            .images
+            .clone()
+            .try_acquire_owned()
+            .ok()?;
+        let header = job.header().clone();
+        let layout = &self.context.layout;
+        let (key, tier) = match job.kind() {
+            ImageKind::Snapshot => (layout.snapshot(header.range.max()), Tier::Cold),
+            ImageKind::Merged(level) => (layout.merged(level, header.range), Tier::Cold),
+            ImageKind::Base => (layout.incremental(header.range), Tier::Hot),
+        };
+        let (pieces, receiver) = mpsc::channel(1);
+        let put = Put::new_object().created(header.timestamp).tier(tier);
+        let target = self.context.target(&self.lease);
+        let body = Bytestream::Pieces(receiver);
+        let task = tokio::spawn(ship(target, key, header.clone(), body, PART_BYTES, put));
+        self.image = Some(Image {
+            kind: job.kind(),
+            position: job.position(),
+            header,
+            frames: self.activity.frames,
+            pieces: Some(pieces),
+            pages: 0,
+            task,
+            _slot: slot,
+        });
+        None
+    }
+
+    /// A stop waits for nothing but a base, and for a snapshot that was promised.
+    pub(super) fn stopping_without_need(&self) -> bool {
+        self.stop_by.is_some() && self.has_base && !self.snapshot_is_promised()
+    }
+
+    /// Makes the job of a snapshot that is wanted or due. Only of a state that is stored: else a snapshot
+    /// could outlive the chain that leads to it.
+    fn prepare_image(&mut self, now: Instant) -> Result<()> {
+        if !self.is_shipped() {
+            return Ok(());
+        }
+        let time = self.now();
+        let due = self.policy.snapshots.due(&self.activity, now);
+        let has_base = self.has_base;
+        let Some(capture) = &mut self.capture else {
+            return Ok(());
+        };
+        if has_base && self.gaze.uncaptured_since.is_none() {
+            capture.begin_merges(time)?;
+        }
+        let under_way = capture
+            .jobs
+            .iter()
+            .any(|job| job.kind() == ImageKind::Snapshot);
+        let Some(reason) = self.wanted.or(due).filter(|_| !under_way) else {
+            return Ok(());
+        };
+        if has_base && self.activity.frames == 0 {
+            // The newest snapshot holds this state already.
+            let place = capture.place;
+            self.wanted = None;
+            self.tell_taken(&Taken {
+                key: self.context.layout.snapshot(place.txid),
+                txid: place.txid,
+                sum: place.sum,
+                bytes: 0,
+                pages: 0,
+                page_size: place.page_size,
+                skipped: true,
+            });
+            return Ok(());
+        }
+        self.wanted = Some(reason);
+        capture.begin_snapshot(time)
+    }
+
+    /// When the running minute ends, if it needs a merged file.
+    pub(super) fn merge_deadline(&self, now: Instant) -> Option<Instant> {
+        if !self.has_base || self.image.is_some() {
+            return None;
+        }
+        let time = self.now();
+        let next = self.capture.as_ref()?.levels.next(time)?;
+        let wait = u64::try_from(next.millis_since(time)).ok()?;
+        Some(now + std::time::Duration::from_millis(wait + 20))
+    }
+
+    /// Encodes the next part of the image and sends it on.
+    pub(super) async fn step(&mut self, permit: mpsc::OwnedPermit<Piece>) -> Result<()> {
+        let outcome = self
+            .with(|capture, _| {
+                let piece = capture.step()?;
+                let last = matches!(piece, Some(Piece::Last(_)));
+                let job = last.then(|| capture.jobs.remove(0));
+                Ok((piece, job.map(|job| job.measures().1)))
+            })
+            .await;
+        match outcome {
+            Ok((Some(piece), pages)) => {
+                permit.send(piece);
+                if let (Some(pages), Some(image)) = (pages, &mut self.image) {
+                    image.pieces = None;
+                    image.pages = pages;
+                }
+                Ok(())
+            }
+            // The jobs were given up meanwhile.
+            Ok((None, _)) => {
+                drop(permit);
+                if let Some(image) = &mut self.image {
+                    image.pieces = None;
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.distrust().await?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The audit failed: the chain's sums are not the database's. The page table is given up, so that the
+    /// next session stores every page again.
+    async fn distrust(&mut self) -> Result<()> {
+        self.with(|capture, queue| {
+            queue.clear();
+            capture.table.drop_pending();
+            if let Some(saved) = capture.table.saved().cloned() {
+                capture.table.install_without_table(saved)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// No room for old versions: everything that streams was dropped.
+    pub(super) async fn abandon_images(&mut self, error: &Error) {
+        tracing::warn!(%error, "a snapshot was given up");
+        if let Some(image) = &mut self.image {
+            image.pieces = None;
+        }
+    }
+
+    /// The image was stored, or not.
+    pub(super) async fn imaged(&mut self, done: Result<Result<Shipped>>) -> Result<()> {
+        let now = Instant::now();
+        self.gaze.next = now;
+        let Some(image) = self.image.take() else {
+            return Ok(());
+        };
+        match done.and_then(|shipped| shipped) {
+            Ok(shipped) => {
+                self.image_retry = None;
+                self.image_stored(image, shipped, now).await
+            }
+            Err(error) => self.image_failed(&image, error, now).await,
+        }
+    }
+
+    async fn image_stored(&mut self, image: Image, shipped: Shipped, now: Instant) -> Result<()> {
+        let bytes = shipped.bytes;
+        // The file of an earlier run with the same pages says itself who made it, and when.
+        let header = shipped.found.as_deref().unwrap_or(&image.header);
+        let range = image.header.range;
+        let (txid, post) = (range.max(), Some(image.position.sum.checksum));
+        let pages = (image.pages > 0).then_some(image.pages);
+        match image.kind {
+            ImageKind::Snapshot => {
+                let entry =
+                    FileEntry::from_header(FileKey::snapshot(txid), bytes, header, post, pages);
+                self.has_base = true;
+                self.durable = Some(txid).max(self.durable);
+                self.index_image(entry, Some(image.position));
+                self.activity.frames = self.activity.frames.saturating_sub(image.frames);
+                self.activity.last_snapshot = now;
+                let time = self.now();
+                self.context
+                    .status
+                    .send_modify(|status| status.last_snapshot = Some(time));
+                self.tell_taken(&Taken {
+                    key: self.context.layout.snapshot(txid),
+                    txid,
+                    sum: image.position.sum,
+                    bytes,
+                    pages: image.pages,
+                    page_size: image.header.page_size,
+                    skipped: false,
+                });
+                let reason = self.wanted.take().unwrap_or(SnapshotReason::Scheduled);
+                self.context
+                    .tell(Happening::Snapshot {
+                        txid,
+                        bytes,
+                        reason,
+                    })
+                    .await;
+            }
+            ImageKind::Merged(level) => {
+                let key = FileKey::merged(level, range);
+                let entry = FileEntry::from_header(key, bytes, header, post, pages);
+                self.index_image(entry, None);
+                self.context.tell(Happening::Merge { txid, bytes }).await;
+            }
+            ImageKind::Base => {
+                self.has_base = true;
+                if let Some(capture) = &mut self.capture {
+                    capture.table.update(|saved| saved.rewind_from = None)?;
+                }
+                if let Some(mut batch) = self.queue.pop_front() {
+                    batch.pages = image.pages;
+                    self.note_stored(batch, bytes).await;
+                }
+            }
+        }
+        self.context.recovered().await;
+        Ok(())
+    }
+
+    fn tell_taken(&mut self, taken: &Taken) {
+        for waiter in self.snapshot_waiters.drain(..) {
+            // Who asked may have given up.
+            let _ = waiter.send(Ok(taken.clone()));
+        }
+    }
+
+    async fn image_failed(&mut self, image: &Image, error: Error, now: Instant) -> Result<()> {
+        if error.kind() == ErrorKind::Fenced {
+            return Err(error);
+        }
+        // Parts are gone that cannot be encoded again: the job begins anew.
+        if let Some(capture) = &mut self.capture {
+            capture
+                .jobs
+                .retain(|job| job.header().range != image.header.range || job.kind() != image.kind);
+        }
+        self.image_retry = Some(Backoff::after(self.image_retry, now));
+        if error.kind() != ErrorKind::Cancelled {
+            self.context.failed(&error).await;
+        }
+        match image.kind {
+            ImageKind::Base => Err(error),
+            ImageKind::Snapshot | ImageKind::Merged(_) => Ok(()),
+        }
+    }
+}

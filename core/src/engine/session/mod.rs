@@ -1,0 +1,560 @@
+//! One attached database: when to look, capture, checkpoint, ship and snapshot. The blocking half does
+//! it; the uploads run beside.
+//!
+//! # Overview
+//!
+//! ```text
+//! wake or timer -> look (peek) -> capture -> queue -> upload -> stored -> page table moves
+//!                               \-> checkpoint when the WAL is long
+//!                               \-> image (snapshot, merged file) -> parts -> upload
+//! ```
+//!
+//! # Crash table
+//!
+//! | died | next start |
+//! |---|---|
+//! | after capture, before anything was stored or spooled | the WAL stands: captured again; it was restarted: a rebase |
+//! | after the spool, before the page table moved | the spooled file is followed |
+//! | after the PUT, before the page table moved | the stored file is found behind the state and followed |
+//! | while an image was sent | its parts are aborted at the next start; a base is made again |
+//!
+//! # Cancellation
+//!
+//! The session ends when it is told to; then it captures the tail and ships it within the grace.
+
+mod images;
+mod look;
+mod publish;
+mod uploads;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use self::images::Image;
+use self::look::Gaze;
+use self::publish::Index;
+use super::capture::{Batch, Body, Capture, Turn};
+use super::checkpoint::{Barrier, CheckpointPolicy};
+use super::encode::Seen;
+use super::event::SnapshotReason;
+use super::image::Piece;
+use super::open::Opened;
+use super::ship::Shipped;
+use super::status::DatabaseState;
+use super::trigger::{Activity, SnapshotPolicy};
+use super::watch::Until;
+use super::worker::{Context, not_durable};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::Lease;
+use crate::types::{DatabaseSum, PageSize, Timestamp, Txid};
+
+/// How soon a place among the streaming images is asked for again.
+const SLOT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How far off a deadline may lie where there is none.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// How long the end of a session waits for what is on its way.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// What a running database is asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Answer when everything committed before is durable, with the TXID.
+    Sync(oneshot::Sender<Result<Txid>>),
+    /// Take a snapshot now.
+    Snapshot(oneshot::Sender<Result<Taken>>),
+}
+
+/// A snapshot that is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Taken {
+    /// Its object.
+    pub key: String,
+    /// The state that it holds.
+    pub txid: Txid,
+    /// Checksum and digest of that state.
+    pub sum: DatabaseSum,
+    /// Size of the object in bytes; 0 if it was there already.
+    pub bytes: u64,
+    /// Pages in it; 0 if it was there already.
+    pub pages: u64,
+    /// Size of a page.
+    pub page_size: PageSize,
+    /// Whether the newest snapshot held the state already.
+    pub skipped: bool,
+}
+
+/// When to do what for one database.
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    pub(super) sync_interval: Duration,
+    pub(super) snapshots: SnapshotPolicy,
+    pub(super) checkpoint_pages: u32,
+    pub(super) barrier: Barrier,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Told to stop, and everything is durable.
+    Drained,
+    /// The file changed under us, or capture cannot go on: open it again.
+    Reopen(Error),
+    /// The spool is full: let go until the store answers.
+    Full(Error),
+}
+
+/// A pause that doubles while something fails.
+#[derive(Debug, Clone, Copy)]
+struct Backoff {
+    until: Instant,
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(500);
+    const LONGEST: Duration = Duration::from_secs(30);
+
+    fn after(earlier: Option<Self>, now: Instant) -> Self {
+        let pause = earlier.map_or(Self::FIRST, |earlier| earlier.next);
+        let until = now + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        Self {
+            until,
+            next: (pause * 2).min(Self::LONGEST),
+        }
+    }
+}
+
+/// One attached database.
+pub(super) struct Session<'w> {
+    context: &'w mut Context,
+    lease: Arc<Lease>,
+    policy: Policy,
+    /// Nothing only while a blocking call has it, or after that died.
+    capture: Option<Box<Capture>>,
+    /// Files that are not stored, oldest first.
+    queue: VecDeque<Batch>,
+    upload: Option<JoinHandle<Result<Shipped>>>,
+    upload_retry: Option<Backoff>,
+    last_ship: Option<Instant>,
+    image: Option<Image>,
+    image_retry: Option<Backoff>,
+    index: Index,
+    checkpoints: CheckpointPolicy,
+    activity: Activity,
+    gaze: Gaze,
+    durable: Option<Txid>,
+    has_base: bool,
+    /// The snapshot that is wanted or under way.
+    wanted: Option<SnapshotReason>,
+    snapshot_waiters: Vec<oneshot::Sender<Result<Taken>>>,
+    /// Who waits for durability, and up to where once that is known.
+    sync_waiters: Vec<(Option<Txid>, oneshot::Sender<Result<Txid>>)>,
+    stop_by: Option<Instant>,
+    /// Whether somebody asked for the stop.
+    stopping: bool,
+}
+
+impl<'w> Session<'w> {
+    pub(super) fn new(
+        context: &'w mut Context,
+        policy: Policy,
+        lease: Arc<Lease>,
+        opened: Opened,
+    ) -> Self {
+        let now = Instant::now();
+        let Opened {
+            capture,
+            queue,
+            needs_base,
+            durable,
+            snapshot,
+        } = opened;
+        let age = snapshot.map(|(_, made)| context.shared.clock.now().millis_since(made));
+        let age = Duration::from_millis(age.and_then(|age| u64::try_from(age).ok()).unwrap_or(0));
+        let holds_all = snapshot.is_some_and(|(txid, _)| txid == capture.place.txid);
+        let base_comes = queue
+            .iter()
+            .any(|batch| matches!(batch.body, Body::Streamed));
+        let wanted = (needs_base && !base_comes) || opened_anew(&queue);
+        let wanted = (wanted || policy.snapshots.on_startup).then_some(SnapshotReason::Startup);
+        let index = Index::new(context, now);
+        let until = context.options.until;
+        let wanted = wanted.or((until == Until::Snapshot).then_some(SnapshotReason::Requested));
+        Self {
+            checkpoints: CheckpointPolicy::new(policy.checkpoint_pages, policy.barrier),
+            policy,
+            capture: Some(Box::new(capture)),
+            queue,
+            upload: None,
+            upload_retry: None,
+            last_ship: None,
+            image: None,
+            image_retry: None,
+            index,
+            activity: Activity {
+                last_snapshot: now.checked_sub(age).unwrap_or(now),
+                frames: u64::from(!holds_all),
+                last_change: now,
+            },
+            gaze: Gaze::new(now),
+            durable,
+            has_base: !needs_base,
+            wanted,
+            snapshot_waiters: Vec::new(),
+            sync_waiters: Vec::new(),
+            stop_by: (until == Until::Shipped).then(|| now + FAR),
+            stopping: false,
+            lease,
+            context,
+        }
+    }
+
+    /// Follows the database until it must end.
+    pub(super) async fn run(mut self) -> Result<End> {
+        let end = self.follow().await;
+        let fenced = matches!(&end, Err(error) if error.kind() == ErrorKind::Fenced);
+        // First of all let go of the database: the application's log must be able to restart.
+        self.capture = None;
+        // Nothing follows a stop or a lost lease that a late file could meet.
+        let last = fenced || self.stopping;
+        self.settle(if last { Duration::ZERO } else { SETTLE })
+            .await;
+        end
+    }
+
+    async fn follow(&mut self) -> Result<End> {
+        loop {
+            if let Some(end) = self.advance().await? {
+                return Ok(end);
+            }
+            self.report();
+            self.wait().await?;
+        }
+    }
+
+    /// Waits for what is on its way, a while. What cannot be waited for might arrive later, so the lease is
+    /// given up: a new epoch tells late files from what the next session writes. (The index is written by
+    /// compare-and-swap and can be cut off.)
+    async fn settle(&mut self, patience: Duration) {
+        if let Some(task) = self.index.task.take() {
+            task.abort();
+        }
+        let image = self.image.take().map(|mut image| {
+            image.pieces = None;
+            image.task
+        });
+        let until = Instant::now() + patience;
+        let mut unsettled = false;
+        for mut task in self.upload.take().into_iter().chain(image) {
+            if timeout_at(until, &mut task).await.is_err() {
+                task.abort();
+                unsettled = true;
+            }
+        }
+        if unsettled {
+            self.context.lease = None;
+        }
+    }
+
+    /// Does everything that is due now.
+    async fn advance(&mut self) -> Result<Option<End>> {
+        let now = Instant::now();
+        if now >= self.gaze.next
+            && self.capture.is_some()
+            && let Some(end) = self.look(now).await?
+        {
+            return Ok(Some(end));
+        }
+        self.start_upload(now);
+        if let Some(end) = self.start_image(now) {
+            return Ok(Some(end));
+        }
+        self.answer_syncs();
+        if let Some(end) = self.finish_stop(now).await? {
+            return Ok(Some(end));
+        }
+        self.publish_if_due(now);
+        Ok(None)
+    }
+
+    /// Waits until something may have to be done.
+    async fn wait(&mut self) -> Result<()> {
+        let deadline = self.deadline();
+        let stopping = self.stopping;
+        let pieces = self.image.as_ref().and_then(|image| image.pieces.clone());
+        tokio::select! {
+            biased;
+            () = self.context.stop.cancelled(), if !stopping => {
+                self.begin_stop();
+                Ok(())
+            }
+            done = join(&mut self.upload), if self.upload.is_some() => self.uploaded(done).await,
+            done = join_image(&mut self.image), if self.image.is_some() => self.imaged(done).await,
+            done = join(&mut self.index.task), if self.index.task.is_some() => {
+                self.published(done).await
+            }
+            Some(command) = self.context.commands.recv() => {
+                self.command(command);
+                Ok(())
+            }
+            Some(woken) = self.context.wakes.recv() => {
+                self.woken(woken);
+                Ok(())
+            }
+            // Last: a store that is quicker than we encode must not keep us from everything else.
+            Some(permit) = reserve(pieces.clone()), if pieces.is_some() => self.step(permit).await,
+            () = sleep_until(deadline) => Ok(()),
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        let by = Instant::now() + self.context.shared.grace;
+        self.stop_by = Some(*self.context.stop_by.get_or_insert(by));
+        self.stopping = true;
+        self.upload_retry = None;
+        self.look_again();
+    }
+
+    /// Looks at once; until then nobody may say that everything is captured.
+    fn look_again(&mut self) {
+        self.gaze.next = Instant::now();
+        let now = self.now();
+        self.gaze.uncaptured_since.get_or_insert(now);
+    }
+
+    /// When something is due if nothing else happens.
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        let retry = |backoff: Option<Backoff>, idle: bool| {
+            backoff
+                .map(|backoff| backoff.until)
+                .filter(|until| idle && *until > now)
+        };
+        let image_may_start = self.image.is_none() && !self.stopping_without_need();
+        let trigger = (image_may_start && self.is_shipped() && self.wanted.is_none())
+            .then(|| self.policy.snapshots.next(&self.activity))
+            .flatten();
+        let slot = (image_may_start && self.image_is_wanted()).then_some(now + SLOT_PAUSE);
+        let waits = [
+            trigger,
+            self.stop_by,
+            self.index_deadline(now),
+            self.merge_deadline(now),
+            retry(self.upload_retry, self.upload.is_none()),
+            retry(self.image_retry, image_may_start),
+            slot,
+        ];
+        waits
+            .into_iter()
+            .flatten()
+            .fold(self.gaze.next, Instant::min)
+            .max(now)
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Sync(answer) => self.sync_waiters.push((None, answer)),
+            Command::Snapshot(answer) => {
+                self.snapshot_waiters.push(answer);
+                self.wanted.get_or_insert(SnapshotReason::Requested);
+                self.image_retry = None;
+            }
+        }
+        self.look_again();
+    }
+
+    /// The state that everything captured leads to.
+    fn captured_txid(&self) -> Option<Txid> {
+        self.capture.as_ref().map(|capture| capture.place.txid)
+    }
+
+    /// Whether everything captured is durable.
+    fn is_shipped(&self) -> bool {
+        self.queue.is_empty() && self.upload.is_none()
+    }
+
+    fn answer_syncs(&mut self) {
+        let captured = self.captured_txid();
+        let (clean, shipped) = (
+            self.gaze.uncaptured_since.is_none(),
+            self.is_shipped() && self.has_base,
+        );
+        let durable = self.durable;
+        let mut waiting = Vec::new();
+        for (until, answer) in self.sync_waiters.drain(..) {
+            let until = until.or(captured.filter(|_| clean));
+            match until {
+                Some(until) if shipped || (self.has_base && durable >= Some(until)) => {
+                    // Who asked may have given up.
+                    let _ = answer.send(Ok(until));
+                }
+                until => waiting.push((until, answer)),
+            }
+        }
+        self.sync_waiters = waiting;
+    }
+
+    /// Ends a stop once everything is durable, or its time is up.
+    async fn finish_stop(&mut self, now: Instant) -> Result<Option<End>> {
+        let Some(stop_by) = self.stop_by else {
+            return Ok(None);
+        };
+        let waits_for_image = !self.has_base || self.snapshot_is_promised();
+        if self.gaze.uncaptured_since.is_none() && self.is_shipped() && !waits_for_image {
+            self.publish_last().await?;
+            if let Some(capture) = &self.capture {
+                capture.table.anchor()?;
+            }
+            return Ok(Some(End::Drained));
+        }
+        if now < stop_by {
+            return Ok(None);
+        }
+        self.spool_all().await?;
+        let cause = self
+            .context
+            .status
+            .borrow()
+            .error
+            .as_ref()
+            .map(|error| error.message.clone());
+        let cause = cause.unwrap_or_else(|| "the time to stop was up".to_owned());
+        let last = self.captured_txid().or(self.durable).unwrap_or(Txid::FIRST);
+        Err(
+            not_durable(last, &Error::new(ErrorKind::Unavailable, cause))
+                .on(&self.context.options.name),
+        )
+    }
+
+    /// A snapshot that was asked for at start is taken before a stop.
+    fn snapshot_is_promised(&self) -> bool {
+        self.wanted == Some(SnapshotReason::Startup)
+    }
+
+    /// Runs `work` on the blocking half, away from the runtime's thread.
+    async fn with<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Capture, &mut VecDeque<Batch>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Some(mut capture) = self.capture.take() else {
+            return Err(Error::new(ErrorKind::Internal, "the capture is gone"));
+        };
+        let mut queue = std::mem::take(&mut self.queue);
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut capture, &mut queue);
+            (capture, queue, result)
+        })
+        .await;
+        match done {
+            Ok((capture, queue, result)) => {
+                self.capture = Some(capture);
+                self.queue = queue;
+                if let Some(error) = self
+                    .capture
+                    .as_mut()
+                    .and_then(|capture| capture.abandoned.take())
+                {
+                    self.abandon_images(&error).await;
+                }
+                result
+            }
+            Err(error) => Err(died(&error)),
+        }
+    }
+
+    /// Puts into the spool what is only in memory, or in the WAL alone.
+    async fn spool_all(&mut self) -> Result<()> {
+        let seen = Seen::at(self.now());
+        self.with(move |capture, queue| {
+            capture.spool(queue.iter_mut())?;
+            if let Turn::Batch(batch) = capture.turn(seen, 0, true)? {
+                queue.push_back(*batch);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Shows the state to whoever looks.
+    fn report(&self) {
+        let Some(capture) = &self.capture else { return };
+        let waiting = self.queue.front().map(|batch| batch.seen.first);
+        let pending = waiting.into_iter().chain(self.gaze.uncaptured_since).min();
+        let txid = capture.place.txid;
+        let spool = capture.spool.used();
+        let state = if !self.has_base {
+            DatabaseState::Snapshotting
+        } else if pending.is_none() {
+            DatabaseState::InSync
+        } else {
+            DatabaseState::Lagging
+        };
+        let wal_bytes = self.gaze.wal_bytes;
+        self.context.status.send_if_modified(|status| {
+            let before = status.clone();
+            status.txid = Some(txid);
+            status.durable_txid = self.durable.filter(|_| self.has_base);
+            status.pending_since = pending;
+            status.spool_bytes = spool;
+            status.wal_bytes = wal_bytes;
+            if status.error.is_none() {
+                status.state = state;
+            }
+            *status != before
+        });
+    }
+
+    fn now(&self) -> Timestamp {
+        self.context.shared.clock.now()
+    }
+}
+
+/// Whether the first file begins a chain that people want a snapshot of as well.
+fn opened_anew(queue: &VecDeque<Batch>) -> bool {
+    let reasons = queue.iter().filter_map(|batch| batch.rebase.as_ref());
+    reasons
+        .into_iter()
+        .any(|why| matches!(why.reason, "new_chain" | "page_size"))
+}
+
+fn died(error: &JoinError) -> Error {
+    if error.is_panic() {
+        Error::new(ErrorKind::Internal, "a worker panicked").hint("please report this")
+    } else {
+        Error::new(ErrorKind::Cancelled, "shutting down")
+    }
+}
+
+/// The end of a task that runs beside, which is then forgotten.
+async fn join<T>(task: &mut Option<JoinHandle<T>>) -> Result<T> {
+    match task {
+        Some(running) => {
+            let done = running.await.map_err(|error| died(&error));
+            *task = None;
+            done
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn join_image(image: &mut Option<Image>) -> Result<Result<Shipped>> {
+    match image {
+        Some(running) => (&mut running.task).await.map_err(|error| died(&error)),
+        None => std::future::pending().await,
+    }
+}
+
+async fn reserve(pieces: Option<mpsc::Sender<Piece>>) -> Option<mpsc::OwnedPermit<Piece>> {
+    match pieces {
+        Some(pieces) => pieces.reserve_owned().await.ok(),
+        None => std::future::pending().await,
+    }
+}

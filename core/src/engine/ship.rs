@@ -1,0 +1,323 @@
+//! Sending one file to the store: created, never replaced (invariant 5).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::image::Piece;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::Lease;
+use crate::ltx::{Decoder, HEADER_BYTES, Header};
+use crate::store::{Put, PutOutcome, Store};
+
+/// The bytes to send.
+#[derive(Debug)]
+pub(super) enum Bytestream {
+    /// All at hand.
+    Memory(Bytes),
+    /// In the spool, `size` bytes.
+    File { path: PathBuf, size: u64 },
+    /// As an image makes them.
+    Pieces(mpsc::Receiver<Piece>),
+}
+
+/// Where files go, and under which lease.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) lease: Arc<Lease>,
+}
+
+/// A file that is stored.
+#[derive(Debug, Clone)]
+pub(super) struct Shipped {
+    /// Bytes of the object.
+    pub(super) bytes: u64,
+    /// The header of the same pages as an earlier run stored them, where they were there already.
+    pub(super) found: Option<Box<Header>>,
+}
+
+/// Stores the file with `header` at `key`; it is ours and durable when this returns. Errors: Fenced if
+/// another file is there already or another writer owns the stream; Cancelled if an image was given up.
+pub(super) async fn ship(
+    target: Target,
+    key: String,
+    header: Header,
+    body: Bytestream,
+    part: usize,
+    put: Put,
+) -> Result<Shipped> {
+    match body {
+        Bytestream::Memory(bytes) => whole(&target, &key, bytes, put).await,
+        Bytestream::File { path, size } => {
+            check_file(path.clone()).await?;
+            if size <= part as u64 {
+                let bytes = read(path, 0, size).await?;
+                return whole(&target, &key, bytes, put).await;
+            }
+            spooled(&target, &key, path, size, part, put).await
+        }
+        Bytestream::Pieces(pieces) => streamed(&target, &key, &header, pieces, put).await,
+    }
+}
+
+async fn whole(target: &Target, key: &str, bytes: Bytes, put: Put) -> Result<Shipped> {
+    let size = bytes.len() as u64;
+    match target.lease.put(key, bytes.clone(), put).await? {
+        PutOutcome::Stored { .. } => Ok(Shipped {
+            bytes: size,
+            found: None,
+        }),
+        PutOutcome::Refused { .. } => {
+            // Ours if the answer to an earlier try was lost, or if we died before we noted it.
+            if target.store.get(key, None).await?.bytes == bytes {
+                target.lease.confirm().await?;
+                return Ok(Shipped {
+                    bytes: size,
+                    found: None,
+                });
+            }
+            Err(occupied(target, key).await)
+        }
+    }
+}
+
+/// Another file stands at `key`. Exists if an earlier run of this stream stored it, late perhaps: the next
+/// session finds and follows it. Otherwise Fenced.
+async fn occupied(target: &Target, key: &str) -> Error {
+    match stands_there(target, key).await {
+        Ok(true) => Error::new(
+            ErrorKind::Exists,
+            "an earlier run of this watch stored another file there",
+        )
+        .on(key),
+        Ok(false) => Error::new(
+            ErrorKind::Fenced,
+            "another writer has stored a different file there",
+        )
+        .on(key)
+        .hint("only one watcher may write to a path; stop the other one"),
+        Err(error) => error,
+    }
+}
+
+/// Whether the file at `key` is of our lineage and of no later epoch, and the lease still ours.
+async fn stands_there(target: &Target, key: &str) -> Result<bool> {
+    target.lease.check().await?;
+    let object = target.store.get(key, Some(0..HEADER_BYTES as u64)).await?;
+    let there = Header::decode(&object.bytes).map_err(|error| Error::from(error).on(key))?;
+    let ours = target.lease.stream_id();
+    Ok(there
+        .stream()
+        .is_some_and(|there| there.lineage == ours.lineage && there.epoch <= ours.epoch))
+}
+
+/// Checks a spooled file from end to end before it leaves the machine.
+async fn check_file(path: PathBuf) -> Result<()> {
+    blocking(move || {
+        let damaged = |error: Error| {
+            Error::new(ErrorKind::Corrupt, format!("the spool is damaged: {error}"))
+                .on(path.display())
+        };
+        let file = File::open(&path).map_err(|error| damaged(Error::io(path.display(), error)))?;
+        let reader = std::io::BufReader::with_capacity(256 * 1024, file);
+        verify(reader).map_err(damaged)
+    })
+    .await
+}
+
+/// Decodes a file to its end.
+pub(super) fn verify(reader: impl std::io::Read) -> Result<()> {
+    let mut decoder = Decoder::new(reader)?;
+    let mut page = Vec::new();
+    while decoder.next_page(&mut page)?.is_some() {}
+    decoder.finish()?;
+    Ok(())
+}
+
+async fn read(path: PathBuf, offset: u64, length: u64) -> Result<Bytes> {
+    blocking(move || {
+        let file = File::open(&path).map_err(|error| Error::io(path.display(), error))?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        file.read_exact_at(&mut bytes, offset)
+            .map_err(|error| Error::io(path.display(), error))?;
+        Ok(bytes.into())
+    })
+    .await
+}
+
+/// Runs what blocks away from the runtime's thread.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => Err(Error::new(
+            ErrorKind::Internal,
+            "a worker panicked; please report this",
+        )),
+        Err(_) => Err(Error::new(ErrorKind::Cancelled, "shutting down")),
+    }
+}
+
+async fn spooled(
+    target: &Target,
+    key: &str,
+    path: PathBuf,
+    size: u64,
+    part: usize,
+    put: Put,
+) -> Result<Shipped> {
+    let mut upload = target.lease.begin_upload(key, put.clone()).await?;
+    let sent = async {
+        let mut offset = 0;
+        while offset < size {
+            let length = (size - offset).min(part as u64);
+            upload
+                .part(read(path.clone(), offset, length).await?)
+                .await?;
+            offset += length;
+        }
+        target.lease.complete(key, &put, &mut *upload).await
+    }
+    .await;
+    match sent {
+        Ok(PutOutcome::Stored { .. }) => Ok(Shipped {
+            bytes: size,
+            found: None,
+        }),
+        Ok(PutOutcome::Refused { .. }) => {
+            let same = equals_file(&*target.store, key, path, size, part).await?;
+            abandon(upload).await;
+            target.lease.confirm().await?;
+            if same {
+                Ok(Shipped {
+                    bytes: size,
+                    found: None,
+                })
+            } else {
+                Err(occupied(target, key).await)
+            }
+        }
+        Err(error) => {
+            abandon(upload).await;
+            Err(error)
+        }
+    }
+}
+
+/// Frees the parts; what cannot be freed now is found at the next start.
+async fn abandon(upload: Box<dyn crate::store::Upload>) {
+    if let Err(error) = upload.abort().await {
+        tracing::debug!(%error, "an abandoned upload stays until the next start");
+    }
+}
+
+async fn equals_file(
+    store: &dyn Store,
+    key: &str,
+    path: PathBuf,
+    size: u64,
+    part: usize,
+) -> Result<bool> {
+    if store
+        .head(key)
+        .await?
+        .is_none_or(|there| there.size != size)
+    {
+        return Ok(false);
+    }
+    let mut offset = 0;
+    while offset < size {
+        let end = (offset + part as u64).min(size);
+        let there = store.get(key, Some(offset..end)).await?.bytes;
+        if there != read(path.clone(), offset, end - offset).await? {
+            return Ok(false);
+        }
+        offset = end;
+    }
+    Ok(true)
+}
+
+async fn streamed(
+    target: &Target,
+    key: &str,
+    header: &Header,
+    mut pieces: mpsc::Receiver<Piece>,
+    put: Put,
+) -> Result<Shipped> {
+    let first = match pieces.recv().await.ok_or_else(given_up)? {
+        Piece::Last(bytes) => {
+            let size = bytes.len() as u64;
+            return match target.lease.put(key, bytes, put).await? {
+                PutOutcome::Stored { .. } => Ok(Shipped {
+                    bytes: size,
+                    found: None,
+                }),
+                PutOutcome::Refused { .. } => found(target, key, header).await,
+            };
+        }
+        Piece::Part(bytes) => bytes,
+    };
+    let mut upload = target.lease.begin_upload(key, put.clone()).await?;
+    let mut size = first.len() as u64;
+    let sent = async {
+        upload.part(first).await?;
+        loop {
+            let (bytes, last) = match pieces.recv().await.ok_or_else(given_up)? {
+                Piece::Part(bytes) => (bytes, false),
+                Piece::Last(bytes) => (bytes, true),
+            };
+            size += bytes.len() as u64;
+            upload.part(bytes).await?;
+            if last {
+                return target.lease.complete(key, &put, &mut *upload).await;
+            }
+        }
+    }
+    .await;
+    match sent {
+        Ok(PutOutcome::Stored { .. }) => Ok(Shipped {
+            bytes: size,
+            found: None,
+        }),
+        Ok(PutOutcome::Refused { .. }) => {
+            abandon(upload).await;
+            found(target, key, header).await
+        }
+        Err(error) => {
+            abandon(upload).await;
+            Err(error)
+        }
+    }
+}
+
+fn given_up() -> Error {
+    Error::new(ErrorKind::Cancelled, "the snapshot was given up")
+}
+
+/// An image stands at `key` already: an earlier run stored it and died before it said so. The digest
+/// proves that it holds the same pages.
+async fn found(target: &Target, key: &str, header: &Header) -> Result<Shipped> {
+    let object = target.store.get(key, Some(0..HEADER_BYTES as u64)).await?;
+    let there = Header::decode(&object.bytes).map_err(|error| Error::from(error).on(key))?;
+    let same = there.range == header.range
+        && there.commit == header.commit
+        && there.page_size == header.page_size
+        && there.digest == header.digest
+        && there.mark == header.mark
+        && there.digest.is_some();
+    target.lease.confirm().await?;
+    if same {
+        Ok(Shipped {
+            bytes: object.meta.size,
+            found: Some(Box::new(there)),
+        })
+    } else {
+        Err(occupied(target, key).await)
+    }
+}

@@ -1,0 +1,466 @@
+//! One watched database from start to stop: sessions, and what lies between them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::anchor::{Permission, counts, permitted};
+use super::capture::PART_BYTES;
+use super::control;
+use super::event::{Happening, WatchEvent};
+use super::open::{Disk, OpenOptions, Opened, open, sum_of};
+use super::remote::{Remote, header_of};
+use super::session::{Command, End, Policy, Session};
+use super::ship::{Bytestream, Target, blocking, ship};
+use super::status::{DatabaseState, DatabaseStatus, StandingError};
+use super::tenure::{Bid, acquire};
+use super::watch::Until;
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lease::{HolderId, Lease, LeasePolicy};
+use crate::manifest::FileKey;
+use crate::sqlite::{AttachOptions, check_access};
+use crate::state::StateDir;
+use crate::store::{Layout, Put, Store};
+use crate::types::{DatabaseName, StreamId, Txid};
+use crate::wal::wake::{Armed, WakeKind, Waker, WatchId};
+
+/// First and last pause between two sessions that failed.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+/// A session that lived this long was no failure.
+const LONG_SESSION: Duration = Duration::from_secs(60);
+/// The longest that giving the lease back may take.
+const RELEASE_TIME: Duration = Duration::from_secs(5);
+
+/// What all databases of a process share.
+pub(super) struct Shared {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Clock,
+    pub(super) events: mpsc::Sender<WatchEvent>,
+    /// Images that may stream at once: each holds some parts in memory.
+    pub(super) images: Arc<Semaphore>,
+    pub(super) waker: Arc<Waker>,
+    /// How long a stop may take.
+    pub(super) grace: Duration,
+    /// This process among the holders of leases, and its name for people.
+    pub(super) holder: (HolderId, String),
+    /// How leases are dealt with.
+    pub(super) lease: LeasePolicy,
+}
+
+/// Settings of one database.
+#[derive(Debug, Clone)]
+pub(super) struct WorkerOptions {
+    pub(super) path: PathBuf,
+    pub(super) name: DatabaseName,
+    pub(super) attach: AttachOptions,
+    pub(super) permission: Permission,
+    pub(super) spool_limit: u64,
+    pub(super) tracked: bool,
+    pub(super) policy: Policy,
+    /// When to end.
+    pub(super) until: Until,
+}
+
+/// How a database's worker ended.
+#[derive(Debug)]
+pub(super) enum WorkerEnd {
+    /// Everything is durable.
+    Drained,
+    /// It cannot go on, or something stayed behind.
+    Failed(Error),
+}
+
+/// What a session works with.
+pub(super) struct Context {
+    pub(super) shared: Arc<Shared>,
+    pub(super) options: WorkerOptions,
+    pub(super) layout: Layout,
+    pub(super) stop: CancellationToken,
+    pub(super) commands: mpsc::Receiver<Command>,
+    /// For requests that come through the control socket.
+    pub(super) own_commands: mpsc::Sender<Command>,
+    pub(super) wakes: mpsc::Receiver<WakeKind>,
+    pub(super) id: WatchId,
+    pub(super) status: watch::Sender<DatabaseStatus>,
+    /// The lease, from the first session on. Given up where something of ours may still be on its way: a new
+    /// epoch tells it from what comes after.
+    pub(super) lease: Option<Arc<Lease>>,
+    /// A batch did not fit into an empty spool: the next session streams what there is.
+    pub(super) spool_is_too_small: bool,
+    /// When a stop must be over, once it was asked for.
+    pub(super) stop_by: Option<Instant>,
+}
+
+impl Context {
+    /// Where files go. Sessions begin only with a lease.
+    pub(super) fn target(&self, lease: &Arc<Lease>) -> Target {
+        Target {
+            store: self.shared.store.clone(),
+            lease: lease.clone(),
+        }
+    }
+
+    /// Tells whoever listens. A full channel waits: nobody may be told less than what happened.
+    pub(super) async fn tell(&self, what: Happening) {
+        let event = WatchEvent {
+            time: self.shared.clock.now(),
+            database: self.options.path.clone(),
+            name: self.options.name.clone(),
+            what,
+        };
+        // A listener that went away wants to know no more.
+        let _ = self.shared.events.send(event).await;
+    }
+
+    /// Notes an error; the first of a kind is told.
+    pub(super) async fn failed(&self, error: &Error) {
+        let standing = StandingError::new(error, self.shared.clock.now());
+        let known = self.status.borrow().error.as_ref().map(|known| known.kind);
+        let state = match error.kind() {
+            ErrorKind::Fenced => DatabaseState::Fenced,
+            _ => DatabaseState::Erroring,
+        };
+        self.status.send_modify(|status| {
+            status.state = state;
+            let since = status.error.as_ref().map(|known| known.since);
+            let since = since.unwrap_or(standing.since);
+            status.error = Some(StandingError {
+                since,
+                ..standing.clone()
+            });
+        });
+        if known != Some(standing.kind) {
+            let message = error.to_string();
+            self.tell(Happening::Error {
+                kind: error.kind(),
+                message,
+            })
+            .await;
+        }
+    }
+
+    /// Nothing fails any more.
+    pub(super) async fn recovered(&self) {
+        let mut had = None;
+        self.status.send_modify(|status| had = status.error.take());
+        if let Some(error) = had {
+            let txid = self.status.borrow().durable_txid;
+            self.tell(Happening::Recovered {
+                txid,
+                message: error.message,
+            })
+            .await;
+        }
+    }
+
+    /// Sets the one-shot watch on the WAL again; false where the database must be polled.
+    pub(super) fn arm(&self) -> bool {
+        match self.shared.waker.arm(self.id) {
+            Ok(Armed::Watching | Armed::NoWal) => true,
+            Ok(Armed::Polling) => false,
+            Err(error) => {
+                tracing::debug!(%error, "no watch");
+                false
+            }
+        }
+    }
+
+    fn open_options(&self) -> OpenOptions {
+        let options = &self.options;
+        OpenOptions {
+            path: options.path.clone(),
+            name: options.name.clone(),
+            attach: options.attach,
+            permission: options.permission,
+            prefer_base: self.spool_is_too_small,
+            tracked: options.tracked,
+        }
+    }
+}
+
+/// Runs one database until it is told to stop or cannot go on.
+pub(super) async fn run(mut context: Context) -> WorkerEnd {
+    let mut dir = None;
+    let mut pause = PAUSE.0;
+    loop {
+        let began = Instant::now();
+        let outcome = session(&mut context, &mut dir).await;
+        if began.elapsed() > LONG_SESSION {
+            // What worked until now is tried again at once.
+            pause = PAUSE.0;
+        }
+        let error = match outcome {
+            Ok(End::Drained) => {
+                let txid = context.status.borrow().durable_txid;
+                release(&context).await;
+                context.tell(Happening::Drained { txid }).await;
+                return WorkerEnd::Drained;
+            }
+            Ok(End::Reopen(error)) => error,
+            Ok(End::Full(error)) => {
+                context.failed(&error).await;
+                context
+                    .status
+                    .send_modify(|status| status.state = DatabaseState::Detached);
+                match drain_spool(&mut context, &dir).await {
+                    Ok(()) => error,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        context.failed(&error).await;
+        let ends = matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotDurable);
+        if ends || context.stop.is_cancelled() || context.options.until != Until::Stopped {
+            return WorkerEnd::Failed(error);
+        }
+        let until = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        if timeout_at(until, context.stop.cancelled()).await.is_ok() {
+            return WorkerEnd::Failed(error);
+        }
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+/// Gives the lease back, so that the next writer need not wait. Without it that one waits a lease.
+async fn release(context: &Context) {
+    let Some(lease) = &context.lease else { return };
+    let released = tokio::time::timeout(RELEASE_TIME, lease.release()).await;
+    if let Ok(Err(error)) = released {
+        tracing::warn!(name = %context.options.name, %error, "the lease was not given back");
+    }
+}
+
+async fn session(context: &mut Context, dir: &mut Option<Arc<StateDir>>) -> Result<End> {
+    let (stop, grace) = (context.stop.clone(), context.shared.grace);
+    let late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    let (lease, opened) = tokio::select! {
+        opened = begin(context, dir) => opened?,
+        () = late => {
+            let message = "stopped before the database was opened and its store looked at";
+            return Err(Error::new(ErrorKind::NotDurable, message));
+        }
+    };
+    let policy = context.options.policy.clone();
+    let (id, waker) = (context.id, context.shared.waker.clone());
+    let end = Session::new(context, policy, lease, opened).run().await;
+    waker.remove(id);
+    end
+}
+
+/// Opens the database and takes the stream's lease.
+async fn begin(
+    context: &mut Context,
+    dir: &mut Option<Arc<StateDir>>,
+) -> Result<(Arc<Lease>, Opened)> {
+    let held = match dir {
+        Some(held) => held.clone(),
+        none => {
+            let path = context.options.path.clone();
+            require_file(&path)?;
+            let attach = context.options.attach;
+            let checked = path.clone();
+            blocking(move || check_access(&checked, &attach)).await?;
+            let held = blocking(move || StateDir::create_or_open(&path)).await?;
+            let (commands, status) = (context.own_commands.clone(), context.status.subscribe());
+            control::serve(&held, commands, status, context.stop.clone());
+            none.insert(Arc::new(held)).clone()
+        }
+    };
+    let limit = context.options.spool_limit;
+    let disk = blocking(move || Disk::open(held, limit)).await?;
+    let saved = disk.saved().cloned();
+    let at = saved.as_ref().map(|saved| saved.place.txid);
+    let store = context.shared.store.clone();
+    let remote = Remote::look(&*store, &context.layout, at).await?;
+    if let Some(remote) = &remote {
+        refuse_unknown(context, &disk, remote).await?;
+    }
+    let known = saved.as_ref().and_then(|saved| saved.stream());
+    let known = known.or(remote.as_ref().and_then(Remote::stream));
+    let lease = take_lease(context, &disk.dir, known).await?;
+    let stream = lease.stream_id();
+    // Only what is listed under the lease is all that there is.
+    let remote = Remote::look(&*store, &context.layout, at).await?;
+    let clock = context.shared.clock.clone();
+    let opened = open(context.open_options(), disk, store, remote, stream, clock).await?;
+    let real = opened.capture.source.path().to_owned();
+    if let Err(error) = context.shared.waker.add(context.id, &real).map(drop) {
+        tracing::warn!(%error, "no events for this database: it is polled");
+    }
+    // What was asked for is done, and remembered until its base is stored; asking again would begin
+    // another chain at each hiccup.
+    context.options.permission = Permission::default();
+    let txid = Some(opened.capture.place.txid);
+    context.status.send_modify(|status| {
+        status.txid = txid;
+        status.durable_txid = opened.durable;
+        status.lease.held = true;
+        status.lease.epoch = Some(stream.epoch.get());
+        status.lease.lineage = Some(stream.lineage);
+    });
+    context.tell(Happening::Watching { txid }).await;
+    context.recovered().await;
+    Ok((lease, opened))
+}
+
+/// Takes the lease, waiting for an owner that may be gone. Errors: Fenced once the wait is over and
+/// somebody else still writes.
+async fn take_lease(
+    context: &mut Context,
+    dir: &StateDir,
+    known: Option<StreamId>,
+) -> Result<Arc<Lease>> {
+    if let Some(lease) = &context.lease {
+        lease.check().await?;
+        return Ok(lease.clone());
+    }
+    let status = context.status.clone();
+    let bid = Bid {
+        store: &context.shared.store,
+        layout: &context.layout,
+        clock: &context.shared.clock,
+        holder: context.shared.holder.clone(),
+        dir: Some(dir),
+        policy: context.shared.lease,
+        new_chain: context.options.permission.new_chain,
+        known,
+        stop: &context.stop,
+    };
+    let mut waits = || status.send_modify(|status| status.state = DatabaseState::AcquiringLease);
+    let lease = Arc::new(acquire(bid, &mut waits).await?);
+    context.lease = Some(lease.clone());
+    Ok(lease)
+}
+
+/// Without a state of this chain, refuses a database whose content is not the head's, before anybody's
+/// lease is touched (invariant 14).
+async fn refuse_unknown(context: &Context, disk: &Disk, remote: &Remote) -> Result<()> {
+    let head = remote.head();
+    let known = disk.saved().is_some_and(|saved| {
+        saved.restored_head.is_some() || saved.rewind_from.is_some() || counts(saved, &head)
+    });
+    if known {
+        return Ok(());
+    }
+    let options = context.open_options();
+    if permitted(options.permission, &head, &options.name).is_ok() {
+        return Ok(());
+    }
+    let sum = blocking({
+        let options = options.clone();
+        move || sum_of(&options)
+    })
+    .await?;
+    if head.sum == Some(sum) {
+        Ok(())
+    } else {
+        permitted(options.permission, &head, &options.name)
+    }
+}
+
+fn require_file(path: &std::path::Path) -> Result<()> {
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::new(ErrorKind::NotFound, "no such file").on(path.display()))
+        }
+        Err(error) => Err(Error::io(path.display(), error)),
+    }
+}
+
+/// Ships what the spool holds, oldest first, with nothing attached: the database may be written freely
+/// meanwhile, and a rebase follows.
+async fn drain_spool(context: &mut Context, dir: &Option<Arc<StateDir>>) -> Result<()> {
+    let (Some(dir), Some(lease)) = (dir.clone(), context.lease.clone()) else {
+        return Ok(());
+    };
+    let (held, limit) = (dir.clone(), context.options.spool_limit);
+    let first = blocking(move || Ok(Disk::open(held, limit)?.spool().front())).await?;
+    let Some(first) = first else {
+        // Not the backlog: one batch alone is too much.
+        context.spool_is_too_small = true;
+        return Ok(());
+    };
+    if !continues_head(context, first.range.min()).await? {
+        // It follows a base that never arrived; the next session makes another from the database itself.
+        return Ok(());
+    }
+    let mut pause = PAUSE.0;
+    loop {
+        let (held, limit) = (dir.clone(), context.options.spool_limit);
+        let next = blocking(move || {
+            let disk = Disk::open(held, limit)?;
+            let Some(file) = disk.spool().front() else {
+                return Ok(None);
+            };
+            let key = FileKey::incremental(file.range);
+            let header = header_of(&mut disk.spool().open_file(&file)?, key)?;
+            Ok(Some((file, disk.spool().path(&file), header)))
+        })
+        .await?;
+        let Some((file, path, header)) = next else {
+            return Ok(());
+        };
+        let key = context.layout.incremental(file.range);
+        let put = Put::new_object().created(header.timestamp);
+        let body = Bytestream::File {
+            path,
+            size: file.size,
+        };
+        match ship(context.target(&lease), key, header, body, PART_BYTES, put).await {
+            Ok(_) => {
+                let (held, limit) = (dir.clone(), context.options.spool_limit);
+                blocking(move || Disk::open(held, limit)?.stored(file.range)).await?;
+                context
+                    .status
+                    .send_modify(|status| status.durable_txid = Some(file.range.max()));
+                pause = PAUSE.0;
+            }
+            Err(error) if error.kind().is_transient() => {
+                let until = Instant::now() + pause;
+                if timeout_at(until, context.stop.cancelled()).await.is_ok() {
+                    return Err(not_durable(file.range.max(), &error));
+                }
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether a file that begins at `min` continues what the store has, which is asked until it answers.
+async fn continues_head(context: &Context, min: Txid) -> Result<bool> {
+    let mut pause = PAUSE.0;
+    loop {
+        match Remote::look(&*context.shared.store, &context.layout, None).await {
+            Ok(remote) => return Ok(remote.is_none_or(|remote| remote.txid().next() >= min)),
+            Err(error) if error.kind().is_transient() => {
+                let until = Instant::now() + pause;
+                if timeout_at(until, context.stop.cancelled()).await.is_ok() {
+                    return Err(not_durable(min, &error));
+                }
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What a stop leaves behind.
+pub(super) fn not_durable(txid: Txid, cause: &Error) -> Error {
+    Error::new(
+        ErrorKind::NotDurable,
+        format!("stopped before TXID {} was stored: {cause}", txid.get()),
+    )
+    .hint("it stays in the spool and is sent at the next start")
+}
