@@ -1,0 +1,388 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use walrust_core::config::{LogFormat, limits, value};
+use walrust_core::restore::RestoreTarget;
+use walrust_core::types::DatabaseName;
+
+/// Continuous backup and restore of SQLite databases to S3-compatible storage.
+#[derive(Debug, Parser)]
+#[command(
+    name = "walrust",
+    bin_name = "walrust",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3, AWS_REGION \
+                  (us-east-1 where unset), RUST_LOG, NO_COLOR."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command, before or after its name.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
+pub(crate) struct Global {
+    /// Path to config file [default: ./walrust.toml if it exists]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print results as JSON on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// How log lines on stderr look [default: text]
+    #[arg(long, global = true, value_name = "FORMAT", value_parser = log_format_parser())]
+    pub(crate) log_format: Option<LogFormat>,
+
+    /// Log more; twice for each commit, three times for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Log errors only, show no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Exit status of errors: simple is always 1; fine is 2 for usage, 3 not found, 4 damaged, 5 fenced,
+    /// 6 not durable
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOW",
+        default_value = "simple",
+        hide_default_value = true
+    )]
+    pub(crate) exit_codes: ExitCodes,
+}
+
+/// How much the exit status says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExitCodes {
+    /// 0 or 1.
+    Simple,
+    /// By kind of error.
+    Fine,
+}
+
+fn log_format_parser() -> impl clap::builder::TypedValueParser<Value = LogFormat> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::PossibleValuesParser::new(LogFormat::WORDS)
+        .try_map(|word| word.parse::<LogFormat>())
+}
+
+/// The commands, in the order in which help lists them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take an immediate snapshot
+    #[command(override_usage = "walrust snapshot [OPTIONS] --bucket <BUCKET> <DATABASE>")]
+    Snapshot(SnapshotArgs),
+    /// Watch SQLite databases and sync WAL changes to S3
+    #[command(override_usage = "walrust watch [OPTIONS] --bucket <BUCKET> <DATABASES>...")]
+    Watch(WatchArgs),
+    /// Restore a database from S3
+    #[command(
+        override_usage = "walrust restore [OPTIONS] --output <OUTPUT> --bucket <BUCKET> <NAME>"
+    )]
+    Restore(RestoreArgs),
+    /// List databases in S3 bucket
+    #[command(override_usage = "walrust list [OPTIONS] --bucket <BUCKET> [NAME]")]
+    List(ListArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages into a directory
+    Man {
+        /// The directory, which is made where it is missing
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Print help for a command
+    Help {
+        /// The command
+        #[arg(value_name = "COMMAND")]
+        command: Option<String>,
+    },
+}
+
+impl Command {
+    /// The command's name, for messages.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Snapshot(_) => "snapshot",
+            Self::Watch(_) => "watch",
+            Self::Restore(_) => "restore",
+            Self::List(_) => "list",
+            Self::Completions { .. } => "completions",
+            Self::Man { .. } => "man",
+            Self::Help { .. } => "help",
+        }
+    }
+}
+
+/// Where the backups are.
+#[derive(Debug, Args)]
+pub(crate) struct BucketArgs {
+    /// S3 bucket, as BUCKET, s3://BUCKET/PREFIX or file:///DIR (required, unless the config file names it)
+    #[arg(short, long)]
+    pub(crate) bucket: Option<String>,
+
+    /// S3 endpoint URL for Tigris/MinIO/etc. Also reads from AWS_ENDPOINT_URL_S3
+    // Checked later: the parser would repeat what it refuses, and a password might be in it.
+    #[arg(long)]
+    pub(crate) endpoint: Option<String>,
+
+    /// Region to sign requests for. Also reads from AWS_REGION [default: us-east-1]
+    #[arg(long, value_parser = limits::region)]
+    pub(crate) region: Option<String>,
+}
+
+/// `walrust snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    /// Path to the SQLite database file
+    #[arg(value_name = "DATABASE")]
+    pub(crate) database: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+
+    /// Show no progress bar
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+/// `walrust watch`.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// One or more database files to watch (required, unless the config file names them)
+    #[arg(value_name = "DATABASES")]
+    pub(crate) databases: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+
+    /// Shortest time between two uploads under sustained writing, as 250ms, 1s [default: 1s]
+    #[arg(long, value_name = "DURATION", value_parser = sync_interval)]
+    pub(crate) sync_interval: Option<Duration>,
+
+    /// Full snapshot interval in seconds, 0 = disabled [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = value::seconds_or_duration)]
+    pub(crate) snapshot_interval: Option<Duration>,
+
+    /// Take snapshot after N WAL frames, 0 = disabled [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_changes: Option<u64>,
+
+    /// Maximum seconds between snapshots when changes detected, 0 = disabled [default: 0]
+    #[arg(long, value_name = "SECONDS", value_parser = value::seconds_or_duration)]
+    pub(crate) max_interval: Option<Duration>,
+
+    /// Take snapshot after N seconds of no WAL activity, 0 = disabled [default: 0]
+    #[arg(long, value_name = "SECONDS", value_parser = value::seconds_or_duration)]
+    pub(crate) on_idle: Option<Duration>,
+
+    /// Take snapshot immediately on watch start [default: false]
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, hide_possible_values = true)]
+    pub(crate) on_startup: Option<bool>,
+
+    /// Ship everything committed so far, then exit
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Continue the stream in the bucket with a database that walrust does not know, by what differs
+    #[arg(long, conflicts_with = "new_chain")]
+    pub(crate) adopt: bool,
+
+    /// Begin a new history over the stream in the bucket, which stays restorable
+    #[arg(long)]
+    pub(crate) new_chain: bool,
+
+    /// Set journal_mode=WAL on databases that are not in it
+    #[arg(long)]
+    pub(crate) set_wal_mode: bool,
+
+    /// Local disk that each database may use for what the bucket has not taken yet [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = spool_limit)]
+    pub(crate) spool_limit: Option<u64>,
+
+    /// Disable metrics server
+    #[arg(long)]
+    pub(crate) no_metrics: bool,
+}
+
+/// `walrust restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// Database name as stored in S3 (usually the original filename)
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    pub(crate) name: Option<DatabaseName>,
+
+    /// Output path for restored database (required)
+    #[arg(short, long, required_unless_present = "all")]
+    pub(crate) output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+
+    /// Restore to specific point in time (ISO 8601 format), or to a TXID
+    #[arg(long, value_name = "TIMESTAMP|TXID")]
+    pub(crate) point_in_time: Option<RestoreTarget>,
+
+    /// Restore every database of the config file, each to its path
+    #[arg(long, conflicts_with_all = ["name", "output"])]
+    pub(crate) all: bool,
+
+    /// Do nothing where the output exists already; else leave what a watcher needs to continue the stream
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) if_missing: bool,
+
+    /// What to do where the bucket has no such database: start-fresh exits 0 without a file
+    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    pub(crate) when_no_backup: WhenNoBackup,
+
+    /// Replace an existing output
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Leave what a watcher needs to continue the stream
+    #[arg(long)]
+    pub(crate) resume: bool,
+
+    /// What SQLite checks beyond the proof of bytes: quick_check, or the full integrity_check
+    #[arg(long, value_name = "HOW", default_value = "quick")]
+    pub(crate) verify: Verify,
+
+    /// Show no progress bar
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+/// What a restore does without a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhenNoBackup {
+    /// Exit 0 and let the application make its database.
+    StartFresh,
+    /// Exit 1.
+    Fail,
+}
+
+/// What SQLite checks after a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Verify {
+    /// Nothing; checksum and digest prove the bytes.
+    None,
+    /// `PRAGMA quick_check`.
+    Quick,
+    /// `PRAGMA integrity_check`.
+    Full,
+}
+
+/// `walrust list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Show the files and restore points of this database
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+}
+
+fn sync_interval(text: &str) -> Result<Duration, value::ValueError> {
+    limits::sync_interval(value::seconds_or_duration(text)?)
+}
+
+fn spool_limit(text: &str) -> Result<u64, value::ValueError> {
+    limits::spool(value::bytes_or_size(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn v14_the_examples_of_the_reference_parse() {
+        for example in [
+            "snapshot myapp.db --bucket my-backups",
+            "snapshot myapp.db --bucket my-backups --endpoint https://fly.storage.tigris.dev",
+            "watch myapp.db --bucket my-backups",
+            "watch app.db users.db analytics.db --bucket my-backups",
+            "watch myapp.db --bucket my-backups --snapshot-interval 1800",
+            "watch myapp.db --bucket my-backups --endpoint https://fly.storage.tigris.dev",
+            "restore myapp.db --bucket my-backups --output restored.db",
+            "restore myapp.db -b my-backups -o restored.db --point-in-time 2024-01-15T10:30:00Z",
+            "restore myapp.db -b my-backups -o restored.db --endpoint https://fly.storage.tigris.dev",
+            "list --bucket my-backups",
+            "list --bucket my-backups --endpoint https://fly.storage.tigris.dev",
+            "--config w.toml watch",
+            "watch --config w.toml",
+            "watch app.db -b b --on-startup true --no-metrics --once",
+            "restore --all --config w.toml --if-missing --when-no-backup start-fresh",
+            "restore app.db -o o.db -b b --point-in-time txid:42 --verify full --force",
+            "list app.db -b b",
+        ] {
+            let arguments = ["walrust"].into_iter().chain(example.split(' '));
+            if let Err(error) = Cli::try_parse_from(arguments) {
+                panic!("{example}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_or_comes_later_is_refused() {
+        for bad in [
+            "watch app.db -b b --adopt --new-chain",
+            "watch app.db -b b --sync-interval 0",
+            "watch app.db -b b --snapshot-interval -1",
+            "watch app.db -b b --max-changes 1.5",
+            "watch app.db -b b --on-startup",
+            "watch app.db -b b --on-startup yes",
+            "watch app.db -b b --spool-limit 1",
+            "watch app.db -b b --compact-after-snapshot",
+            "watch app.db -b b --compact-interval 3600",
+            "watch app.db -b b --retain-hourly 3",
+            "watch app.db -b b --metrics-port 1",
+            "watch app.db -b b --prove-interval 1h",
+            "watch app.db -b b --exec true",
+            "restore app.db -b b",
+            "restore -o o.db -b b",
+            "restore app.db -o o.db --all",
+            "restore app.db -o o.db --if-missing --force",
+            "restore app.db -o o.db --point-in-time yesterday",
+            "restore .. -o o.db",
+            "restore a/0000 -o o.db",
+            "list -v -q",
+            "compact app.db -b b",
+            "replicate s3://b/a --local a.db",
+            "explain",
+            "verify app.db -b b",
+            "snapshot",
+            "snapshot a.db b.db",
+            "man",
+            "completions",
+            "completions tcsh",
+        ] {
+            let arguments = ["walrust"].into_iter().chain(bad.split(' '));
+            assert!(Cli::try_parse_from(arguments).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! One module for each command.
+
+mod help;
+mod list;
+mod restore;
+mod snapshot;
+mod watch;
+
+use walrust_core::{Error, Result};
+
+use crate::args::{Command, Global};
+use crate::exit::Failed;
+use crate::output::Out;
+use crate::settings::Settings;
+
+/// Runs `command`; `out` is where its result goes, and is taken where printing outlives this call.
+pub(crate) fn run(
+    command: Command,
+    global: &Global,
+    settings: &Settings,
+    out: &mut Option<Out>,
+) -> Result<(), Failed> {
+    match command {
+        Command::Watch(args) => watch::run(&args, settings, out),
+        command => {
+            let Some(out) = out else {
+                return Ok(());
+            };
+            match command {
+                Command::Snapshot(args) => {
+                    let wanted = !(args.no_progress || global.quiet || global.json);
+                    snapshot::run(settings, wanted, out)
+                }
+                Command::Restore(args) => {
+                    let wanted = !(args.no_progress || global.quiet || global.json);
+                    restore::run(&args, settings, wanted, out)
+                }
+                Command::List(args) => list::run(&args, settings, out),
+                Command::Completions { shell } => help::completions(shell, out),
+                Command::Man { directory } => help::man(&directory, out).map_err(Failed::from),
+                Command::Help { command } => help::help(command.as_deref(), out),
+                Command::Watch(_) => Ok(()),
+            }
+        }
+    }
+}
+
+/// The runtime of one command: a single thread, for what a backup does is wait.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("runtime", error))
+}

@@ -1,0 +1,105 @@
+//! Sizes, durations and times as people read them.
+
+use std::time::Duration;
+
+use walrust_core::types::Timestamp;
+
+/// A size in powers of 1,024: `512 B`, `256 KB`, `1.2 MB` (R34, R118).
+pub(crate) fn size(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let kilobytes = (u128::from(bytes) + 512) / 1024;
+    if kilobytes < 1024 {
+        return format!("{kilobytes} KB");
+    }
+    let tenths = |scale: u64| (u128::from(bytes) * 10 + u128::from(scale) / 2) / u128::from(scale);
+    // What rounds up to a whole larger unit is shown in that one: 1,023.99 MB are 1.0 GB.
+    let (tenths, unit) = [(1 << 20, "MB"), (1 << 30, "GB")]
+        .into_iter()
+        .map(|(scale, unit)| (tenths(scale), unit))
+        .find(|(tenths, _)| *tenths < 10_240)
+        .unwrap_or((tenths(1 << 40), "TB"));
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// The page images of a sync in kilobytes, without a space: `16KB`; half a kilobyte only with pages of
+/// 512 bytes (R53).
+pub(crate) fn kilobytes(bytes: u64) -> String {
+    match (bytes / 1024, bytes % 1024) {
+        (whole, 0) => format!("{whole}KB"),
+        (whole, rest) => format!("{whole}.{}KB", rest * 10 / 1024),
+    }
+}
+
+/// `445ms` below a second, else `1.2s` (R34).
+pub(crate) fn duration(length: Duration) -> String {
+    let millis = length.as_millis();
+    if millis < 1000 {
+        return format!("{millis}ms");
+    }
+    let tenths = (millis + 50) / 100;
+    format!("{}.{}s", tenths / 10, tenths % 10)
+}
+
+/// `2024-01-15 10:30:00`, in UTC.
+pub(crate) fn time(time: Timestamp) -> String {
+    time.to_jiff().strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// [`time`] with milliseconds where there are some, for times that are to be given back to walrust.
+pub(crate) fn exact_time(time: Timestamp) -> String {
+    let format = match time.millis().rem_euclid(1000) {
+        0 => "%Y-%m-%d %H:%M:%S",
+        _ => "%Y-%m-%d %H:%M:%S%.3f",
+    };
+    time.to_jiff().strftime(format).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_1024_based_with_one_decimal_from_megabytes() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KB"),
+            (1535, "1 KB"),
+            (1536, "2 KB"),
+            (256 << 10, "256 KB"),
+            ((1 << 20) - 513, "1023 KB"),
+            ((1 << 20) - 512, "1.0 MB"),
+            (1 << 20, "1.0 MB"),
+            (1_258_291, "1.2 MB"),
+            ((1 << 30) - 1, "1.0 GB"),
+            (5 << 30, "5.0 GB"),
+            (3 << 40, "3.0 TB"),
+            (u64::MAX, "16777216.0 TB"),
+        ] {
+            assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn kilobytes_of_small_pages_are_not_rounded_away() {
+        assert_eq!(kilobytes(4 * 4096), "16KB");
+        assert_eq!(kilobytes(2 * 4096), "8KB");
+        assert_eq!(kilobytes(3 * 512), "1.5KB");
+        assert_eq!(kilobytes(0), "0KB");
+    }
+
+    #[test]
+    fn durations_and_times() {
+        assert_eq!(duration(Duration::from_millis(445)), "445ms");
+        assert_eq!(duration(Duration::from_millis(999)), "999ms");
+        assert_eq!(duration(Duration::from_millis(1000)), "1.0s");
+        assert_eq!(duration(Duration::from_millis(1249)), "1.2s");
+        assert_eq!(duration(Duration::from_millis(61_960)), "62.0s");
+        let moment = Timestamp::from_millis(1_705_314_600_250);
+        assert_eq!(time(moment), "2024-01-15 10:30:00");
+        assert_eq!(exact_time(moment), "2024-01-15 10:30:00.250");
+        assert_eq!(exact_time(Timestamp::from_millis(0)), "1970-01-01 00:00:00");
+    }
+}

@@ -1,0 +1,230 @@
+//! From arguments, environment and file to what holds.
+
+use walrust_core::config::{
+    self, Environment, File, LogFormat, Overrides, Resolved, StoreLayer, StoreSettings, SyncLayer,
+    limits,
+};
+use walrust_core::{Error, ErrorKind, Result};
+
+use crate::args::{BucketArgs, Command, Global, WatchArgs};
+
+/// What a command is given besides its own arguments.
+pub(crate) struct Settings {
+    environment: Environment,
+    file: Option<File>,
+    overrides: Overrides,
+}
+
+impl Settings {
+    /// Reads the configuration file that the command line names, or `./walrust.toml` if it is there (R4).
+    /// Commands without a bucket read none.
+    pub(crate) fn load(
+        global: &Global,
+        command: &Command,
+        environment: Environment,
+    ) -> Result<Self> {
+        let file = match (&global.config, command) {
+            (_, Command::Completions { .. } | Command::Man { .. } | Command::Help { .. }) => None,
+            (Some(path), _) => Some(File::load(path, &environment).map_err(named)?),
+            (None, _) => File::load_default(&environment)?,
+        };
+        Ok(Self {
+            environment,
+            file,
+            overrides: Overrides {
+                log_format: global.log_format,
+                ..overrides(command)?
+            },
+        })
+    }
+
+    /// How to log.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        config::log_format(self.file.as_ref(), &self.overrides)
+    }
+
+    /// The environment.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The configuration file.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> Result<StoreSettings> {
+        config::resolve_store(self.file.as_ref(), &self.environment, &self.overrides)
+    }
+
+    /// The store and the databases.
+    pub(crate) fn resolve(&self) -> Result<Resolved> {
+        let resolved = config::resolve(self.file.as_ref(), &self.environment, &self.overrides)?;
+        resolved.require_databases()?;
+        Ok(resolved)
+    }
+}
+
+/// A missing file says itself that it was to be the configuration.
+fn named(error: Error) -> Error {
+    match error.object() {
+        Some(_) => error.hint("named by --config"),
+        None => error,
+    }
+}
+
+/// What the arguments of `command` say over environment and file.
+fn overrides(command: &Command) -> Result<Overrides> {
+    Ok(match command {
+        Command::Snapshot(args) => Overrides {
+            store: store(&args.bucket)?,
+            databases: vec![args.database.clone()],
+            ..Overrides::default()
+        },
+        Command::Watch(args) => Overrides {
+            store: store(&args.bucket)?,
+            sync: sync(args),
+            databases: args.databases.clone(),
+            ..Overrides::default()
+        },
+        Command::Restore(args) => Overrides {
+            store: store(&args.bucket)?,
+            ..Overrides::default()
+        },
+        Command::List(args) => Overrides {
+            store: store(&args.bucket)?,
+            ..Overrides::default()
+        },
+        Command::Completions { .. } | Command::Man { .. } | Command::Help { .. } => {
+            Overrides::default()
+        }
+    })
+}
+
+fn store(args: &BucketArgs) -> Result<StoreLayer> {
+    let endpoint = args.endpoint.as_deref().map(limits::endpoint).transpose();
+    Ok(StoreLayer {
+        location: args.bucket.as_deref().map(str::parse).transpose()?,
+        endpoint: endpoint
+            .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()).on("--endpoint"))?,
+        region: args.region.clone(),
+        ..StoreLayer::default()
+    })
+}
+
+/// Only what was given: a built-in default never overrides the file (R5).
+fn sync(args: &WatchArgs) -> SyncLayer {
+    SyncLayer {
+        sync_interval: args.sync_interval,
+        snapshot_interval: args.snapshot_interval,
+        max_changes: args.max_changes,
+        max_interval: args.max_interval,
+        on_idle: args.on_idle,
+        on_startup: args.on_startup,
+        spool_limit: args.spool_limit,
+        set_wal_mode: args.set_wal_mode.then_some(true),
+        ..SyncLayer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::Cli;
+
+    fn layer(arguments: &[&str]) -> Overrides {
+        let all = ["walrust", "watch", "app.db"].iter().chain(arguments);
+        overrides(&Cli::try_parse_from(all).unwrap().command).unwrap()
+    }
+
+    #[test]
+    fn v6_what_is_not_given_overrides_nothing() {
+        let given = layer(&[]);
+        assert_eq!(given.sync, SyncLayer::default());
+        assert_eq!(given.store, StoreLayer::default());
+    }
+
+    #[test]
+    fn v6_every_flag_of_watch_reaches_its_setting() {
+        let from = |arguments: &[&str]| layer(arguments).sync;
+        let nothing = SyncLayer::default;
+        let seconds = |n| Some(std::time::Duration::from_secs(n));
+        for (arguments, expected) in [
+            (
+                ["--sync-interval", "2s"],
+                SyncLayer {
+                    sync_interval: seconds(2),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--snapshot-interval", "1800"],
+                SyncLayer {
+                    snapshot_interval: seconds(1800),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--snapshot-interval", "0"],
+                SyncLayer {
+                    snapshot_interval: seconds(0),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--max-changes", "7"],
+                SyncLayer {
+                    max_changes: Some(7),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--max-interval", "60"],
+                SyncLayer {
+                    max_interval: seconds(60),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--on-idle", "5m"],
+                SyncLayer {
+                    on_idle: seconds(300),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--on-startup", "true"],
+                SyncLayer {
+                    on_startup: Some(true),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--on-startup", "false"],
+                SyncLayer {
+                    on_startup: Some(false),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--spool-limit", "8MiB"],
+                SyncLayer {
+                    spool_limit: Some(8 << 20),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--set-wal-mode", "--once"],
+                SyncLayer {
+                    set_wal_mode: Some(true),
+                    ..nothing()
+                },
+            ),
+        ] {
+            assert_eq!(from(&arguments), expected, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! SIGINT and SIGTERM.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use walrust_core::{Error, ErrorKind, Result};
+
+/// Both signals that ask a process to end.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From now on they no longer kill the process.
+    pub(crate) fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|error| Error::io("signals", error));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// `work`, unless a signal comes first: then it is dropped, which removes what it staged.
+    pub(crate) async fn interrupting<T>(
+        mut self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::select! {
+            result = work => result,
+            () = self.next() => Err(Error::new(ErrorKind::Cancelled, "stopped by a signal")),
+        }
+    }
+}

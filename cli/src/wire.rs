@@ -1,0 +1,239 @@
+//! The calls into the engine, and its reports turned into ours. Nothing else of this program knows them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use walrust_core::clock::Clock;
+use walrust_core::config::{LeaseMode, Resolved, StoreSettings};
+use walrust_core::engine::{self, Unfinished, WatchEvent};
+use walrust_core::restore::{
+    self, DatabaseDescription, DatabaseList, LeaveState, Overwrite, Progress, RestoreRequest,
+    RestoreTarget, Verify, discover,
+};
+use walrust_core::store::{Layout, Store, StoreLocation};
+use walrust_core::types::{DatabaseName, KeyPrefix, Txid};
+use walrust_core::{Error, ErrorKind, Result};
+
+use crate::args;
+use crate::near::near;
+use crate::output::progress::Bar;
+use crate::output::report::{Outcome, RestoreReport, SnapshotReport};
+
+/// One restore.
+#[derive(Clone, Debug)]
+pub(crate) struct RestoreJob {
+    pub(crate) name: DatabaseName,
+    pub(crate) output: std::path::PathBuf,
+    pub(crate) target: RestoreTarget,
+    /// Whether an existing output may be replaced.
+    pub(crate) overwrite: bool,
+    /// Whether to leave a state directory for a watcher.
+    pub(crate) leave_state: bool,
+    pub(crate) check: args::Verify,
+}
+
+/// How to watch, beyond the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WatchOptions {
+    /// Ship everything committed so far, then end.
+    pub(crate) once: bool,
+    /// What is allowed over a stream that is not known to be the database's (invariant 14).
+    pub(crate) permission: engine::Permission,
+}
+
+/// How long a stop may take: within the 30 s that Kubernetes gives, and far below systemd's 90 s (R65).
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Takes a snapshot of the one database of `resolved`.
+pub(crate) async fn snapshot(resolved: &Resolved, _bar: &Bar) -> Result<SnapshotReport> {
+    let started = Instant::now();
+    let [database] = &resolved.databases[..] else {
+        let message = "a snapshot is of one database";
+        return Err(Error::new(ErrorKind::Invalid, message));
+    };
+    let options = engine_options(
+        resolved,
+        engine::Until::Snapshot,
+        engine::Permission::default(),
+    );
+    let taken = engine::snapshot(options.await?).await?;
+    Ok(SnapshotReport {
+        database: database.path.clone(),
+        name: database.name.clone(),
+        bucket: resolved.store.location.to_string(),
+        key: Some(taken.key),
+        txid: Some(taken.txid).into(),
+        bytes: taken.bytes,
+        pages: taken.pages,
+        page_size: taken.page_size,
+        checksum: Some(taken.sum.checksum),
+        digest: Some(taken.sum.digest),
+        duration: started.elapsed(),
+        skipped: taken.skipped,
+    })
+}
+
+/// Watches until `shutdown`, and names what did not end well.
+pub(crate) async fn watch(
+    resolved: Resolved,
+    options: WatchOptions,
+    events: mpsc::Sender<WatchEvent>,
+    shutdown: CancellationToken,
+) -> Result<Vec<Unfinished>> {
+    let until = match options.once {
+        true => engine::Until::Shipped,
+        false => engine::Until::Stopped,
+    };
+    let options = engine_options(&resolved, until, options.permission).await?;
+    let watch = engine::Watch::new(options, events, &shutdown)?;
+    Ok(watch.run(shutdown).await)
+}
+
+async fn engine_options(
+    resolved: &Resolved,
+    until: engine::Until,
+    permission: engine::Permission,
+) -> Result<engine::WatchOptions> {
+    let settings = &resolved.store;
+    let databases = resolved
+        .databases
+        .iter()
+        .filter(|database| !database.paused);
+    Ok(engine::WatchOptions {
+        store: walrust_core::store::open(&settings.store_config()).await?,
+        prefix: settings.location.prefix(),
+        databases: databases.cloned().collect(),
+        permission,
+        checksums: settings.checksums,
+        lease: match settings.lease {
+            LeaseMode::Enforce => engine::LeaseMode::Enforce,
+            LeaseMode::Observe => engine::LeaseMode::Observe,
+            LeaseMode::Off => engine::LeaseMode::Off,
+        },
+        lease_duration: settings.lease_duration,
+        until,
+        grace: GRACE,
+        clock: Clock::system(),
+    })
+}
+
+/// A store to read from, and the prefix in it. A directory must be there: one that is not mounted is no
+/// empty store.
+async fn open(settings: &StoreSettings) -> Result<(Arc<dyn Store>, KeyPrefix)> {
+    if let StoreLocation::File { root } = &settings.location {
+        let there = std::fs::metadata(root).map_err(|error| Error::io(root.display(), error))?;
+        if !there.is_dir() {
+            let message = "not a directory";
+            return Err(Error::new(ErrorKind::Invalid, message).on(root.display()));
+        }
+    }
+    let store = walrust_core::store::open(&settings.store_config()).await?;
+    Ok((store, settings.location.prefix()))
+}
+
+/// Whether the bucket has anything of this database: known from a complete listing, never from an error
+/// (R142).
+pub(crate) async fn has_backup(settings: &StoreSettings, name: &DatabaseName) -> Result<bool> {
+    let (store, prefix) = open(settings).await?;
+    let folder = Layout::new(prefix.clone(), name.clone()).folder();
+    let page = store.list(&folder, None).await?;
+    if page.objects.is_empty() && !page.more {
+        return Ok(false);
+    }
+    // What lies there may belong to a longer name.
+    Ok(discover(&*store, &prefix).await?.contains(name))
+}
+
+/// The names of all databases of a bucket.
+pub(crate) async fn names(settings: &StoreSettings) -> Result<Vec<DatabaseName>> {
+    let (store, prefix) = open(settings).await?;
+    discover(&*store, &prefix).await
+}
+
+/// Restores one database.
+pub(crate) async fn restore(
+    settings: &StoreSettings,
+    job: &RestoreJob,
+    bar: &Bar,
+) -> Result<RestoreReport> {
+    let (store, prefix) = open(settings).await?;
+    let request = RestoreRequest {
+        layout: Layout::new(prefix, job.name.clone()),
+        output: job.output.clone(),
+        target: job.target,
+        overwrite: match job.overwrite {
+            true => Overwrite::Yes,
+            false => Overwrite::No,
+        },
+        verify: match job.check {
+            args::Verify::None => Verify::None,
+            args::Verify::Quick => Verify::Quick,
+            args::Verify::Full => Verify::Full,
+        },
+        state: match job.leave_state {
+            true => LeaveState::Yes,
+            false => LeaveState::No,
+        },
+    };
+    let progress: Arc<dyn Progress> = Arc::new(bar.clone());
+    let done = restore::restore(&store, &request, &Clock::system(), &progress).await;
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return Err(with_near(error, settings, &job.name).await),
+    };
+    bar.clear();
+    Ok(RestoreReport {
+        txid: Txid::new(done.txid).into(),
+        time: done.time,
+        checksum: Some(done.checksum),
+        digest: Some(done.digest),
+        snapshot: Some(done.snapshot),
+        snapshot_bytes: Some(done.snapshot_bytes),
+        segments: Some(done.segments),
+        bytes_downloaded: Some(done.bytes_downloaded),
+        bytes_written: Some(done.bytes_written),
+        requests: Some(done.requests),
+        duration: Duration::from_millis(done.duration_ms),
+        verified: Some(done.verified),
+        format: Some(done.format),
+        notes: done.notes,
+        ..RestoreReport::nothing(job.name.clone(), job.output.clone(), Outcome::Restored)
+    })
+}
+
+/// The databases of a bucket.
+pub(crate) async fn list(settings: &StoreSettings) -> Result<DatabaseList> {
+    let (store, prefix) = open(settings).await?;
+    restore::list_databases(&*store, &prefix).await
+}
+
+/// The files and restore points of one database.
+pub(crate) async fn describe(
+    settings: &StoreSettings,
+    name: &DatabaseName,
+) -> Result<DatabaseDescription> {
+    let (store, prefix) = open(settings).await?;
+    match restore::describe(&*store, &Layout::new(prefix, name.clone())).await {
+        Ok(description) => Ok(description),
+        Err(error) => Err(with_near(error, settings, name).await),
+    }
+}
+
+/// `error`, with the names that may have been meant if it is about a name that is not there (R20).
+async fn with_near(error: Error, settings: &StoreSettings, name: &DatabaseName) -> Error {
+    if error.kind() != ErrorKind::NotFound {
+        return error;
+    }
+    // Whatever keeps the names from being listed, the error that led here is the one to tell.
+    let stored = names(settings).await.unwrap_or_default();
+    let near: Vec<&str> = near(name, &stored)
+        .into_iter()
+        .map(DatabaseName::as_str)
+        .collect();
+    match near.is_empty() || stored.contains(name) {
+        true => error,
+        false => error.hint(format!("did you mean {}?", near.join(", "))),
+    }
+}
