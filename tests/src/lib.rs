@@ -1,1 +1,26 @@
-//! walrust tests.
+//! Whole-program tests: the real `walrust` binary beside an application in another process.
+//!
+//! The oracle is bytes. An application writes through a [`record::Recorder`], which keeps a log of its
+//! commits with the image that SQLite showed after each; [`oracle::Oracle`] reads that log and says which
+//! commit a restored file is. [`program`] drives the binary, [`bucket`] names the stores it writes to:
+//! a folder, a real server ([`weed`]), or an in-process one that can fail on demand ([`server`]).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness reports by panicking"
+)]
+
+pub mod bucket;
+pub mod litestream;
+pub mod locks;
+pub mod oracle;
+pub mod process;
+pub mod program;
+pub mod record;
+pub mod scene;
+pub mod server;
+pub mod shim;
+pub mod support;
+pub mod weed;
+pub mod workload;
