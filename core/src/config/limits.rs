@@ -27,9 +27,10 @@ pub fn sync_interval(length: Duration) -> Result<Duration, ValueError> {
     at_least(length, Duration::from_millis(10))
 }
 
-/// A lease that ends before its owner can look at it once fences everybody out.
+/// An owner calls durable what it stored within ten seconds of its last look at the lease, so nobody may
+/// take over sooner; five more cover the clock of the store.
 pub fn lease_duration(length: Duration) -> Result<Duration, ValueError> {
-    at_least(length, Duration::from_secs(1))
+    at_least(length, Duration::from_secs(15))
 }
 
 /// Each request holds a connection and a buffer.
