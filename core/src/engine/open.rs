@@ -278,9 +278,11 @@ impl Opening {
             self.disk.table.install(fill, Saved { place, ..saved })?;
             return self.finish(Captured::of(&view), None);
         }
+        if self.options.prefer_base {
+            return self.base_over(&saved, "spool_full");
+        }
         match self.proven_by_wal(&place, &view)? {
             Some(captured) => self.finish(captured, None),
-            None if self.options.prefer_base => self.base_over(&saved, "spool_full"),
             None => {
                 let why = Rebase {
                     reason: "wal_restarted",

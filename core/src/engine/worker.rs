@@ -203,7 +203,8 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
                 return WorkerEnd::Drained;
             }
             Ok(End::Reopen(error)) => error,
-            Ok(End::Full(error)) => {
+            // Also while it was opened: a rebase may be larger than the spool.
+            Ok(End::Full(error)) | Err(error) if error.kind() == ErrorKind::Exhausted => {
                 context.failed(&error).await;
                 context
                     .status
@@ -213,7 +214,7 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
                     Err(error) => error,
                 }
             }
-            Err(error) => error,
+            Ok(End::Full(error)) | Err(error) => error,
         };
         context.failed(&error).await;
         let ends = matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotDurable);
@@ -300,6 +301,7 @@ async fn begin(
     // What was asked for is done, and remembered until its base is stored; asking again would begin
     // another chain at each hiccup.
     context.options.permission = Permission::default();
+    context.spool_is_too_small = false;
     let txid = Some(opened.capture.place.txid);
     context.status.send_modify(|status| {
         status.txid = txid;
