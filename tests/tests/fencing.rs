@@ -24,8 +24,8 @@ use walrust_tests::support::PATIENCE;
 use walrust_tests::weed::Weed;
 use walrust_tests::workload::Spec;
 
-/// Short, so that a takeover can be waited for.
-const LEASE: Duration = Duration::from_secs(3);
+/// As short as it may be, so that a takeover can be waited for.
+const LEASE: Duration = Duration::from_secs(15);
 
 /// A configuration with [`LEASE`].
 fn short_lease(scene: &Scene) -> PathBuf {
@@ -170,9 +170,9 @@ fn takeover(scene: &Scene) {
     let mut writer = scene.writer(scene.spec(2));
     writer.steps(10);
     let mut first = Watch::ready(&scene.bucket, &[&scene.database()], &flags);
-    first.wait_stored(&scene, PATIENCE);
+    first.wait_stored(scene, PATIENCE);
     writer.steps(10);
-    first.wait_stored(&scene, PATIENCE);
+    first.wait_stored(scene, PATIENCE);
     first.process.signal(Signal::STOP);
 
     // Another host restores and goes on.
@@ -193,7 +193,7 @@ fn takeover(scene: &Scene) {
     let mut other_writer = elsewhere.writer(scene, 3);
     let second = Watch::ready(&scene.bucket, &[&elsewhere.database()], &flags);
     other_writer.steps(10);
-    second.wait_log_stored(&scene, &elsewhere.log(), PATIENCE + LEASE);
+    second.wait_log_stored(scene, &elsewhere.log(), PATIENCE + LEASE);
 
     // The first wakes with commits that nobody has, and must not ship them.
     writer.steps(10);

@@ -41,7 +41,7 @@ fn peak(command: &mut Command) -> u64 {
 #[test]
 fn s7_memory_does_not_follow_the_size_of_the_database() {
     let megabytes: u64 =
-        env::var("WALRUST_TEST_MEMORY_MB").map_or(200, |text| text.parse().unwrap());
+        env::var("WALRUST_TEST_MEMORY_MB").map_or(120, |text| text.parse().unwrap());
     for page_size in [512, 4096] {
         let scene = Scene::new("memory", "a.db");
         let connection = Connection::open(scene.database()).unwrap();
