@@ -413,6 +413,8 @@ impl<'w> Session<'w> {
             if let Some(capture) = &self.capture {
                 capture.table.anchor()?;
             }
+            // What is told next is what was stored last.
+            self.report();
             return Ok(Some(End::Drained));
         }
         if now < stop_by {
