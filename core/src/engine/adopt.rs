@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 
-use super::encode::former_sums;
+use super::encode::{former_sums, missing};
 use super::frames::Stretch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, Header, Tracking};
@@ -116,12 +116,7 @@ fn replace(
         .filter(|page| count.holds(*page))
         .collect();
     table.lookup_all(&known, &mut |page, former| {
-        let former = former.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("the page table has no entry for page {page}"),
-            )
-        })?;
+        let former = former.ok_or_else(|| missing(page))?;
         sum.remove(former);
         Ok(())
     })?;

@@ -222,7 +222,8 @@ pub(crate) fn former_sums(
     }
 }
 
-fn missing(page: PageNumber) -> Error {
+/// The error for a page of the former state that the page table does not know.
+pub(crate) fn missing(page: PageNumber) -> Error {
     Error::new(
         ErrorKind::Corrupt,
         format!("the page table has no entry for page {page}"),

@@ -11,8 +11,9 @@ use crate::ltx::WalSpan;
 use crate::types::{PageCount, PageNumber};
 use crate::wal::{self, FRAME_HEADER_BYTES, Frame, ScanError, WalCursor, WalEnd, frame_offset};
 
-/// Frames that are sorted in memory; more go through files.
-const IN_MEMORY: usize = 1 << 18;
+/// Frames that are collected before older ones of the same page are dropped; beyond it the list stays below
+/// two entries a page, 8 bytes each, all in memory.
+const COLLECTED: usize = 1 << 18;
 
 /// The changes between a cursor and the end that a newer transaction sees.
 pub(crate) struct Stretch {
@@ -127,7 +128,7 @@ impl Collector {
     fn take(&mut self, frame: &Frame<'_>) {
         self.touched.insert(frame.page.get());
         self.newest.push((frame.page.get(), frame.number));
-        if self.newest.len() >= IN_MEMORY.max(2 * self.touched.len() as usize) {
+        if self.newest.len() >= COLLECTED.max(2 * self.touched.len() as usize) {
             compact(&mut self.newest);
         }
         let Some(size) = frame.commit else {
