@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -12,11 +13,13 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
 };
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
@@ -27,7 +30,7 @@ use crate::store::{
 };
 
 use super::credentials::Directory;
-use super::error::of_credentials;
+use super::error::{Reply, is_refused_request, of_credentials};
 use super::{ANSWER, SMALL_BODY};
 
 /// A name that does not resolve or a host that is down shows within seconds.
@@ -43,8 +46,10 @@ pub(super) struct CustomerKey {
 pub(super) struct Bucket {
     pub(super) client: Client,
     pub(super) name: String,
-    /// Over TLS the body need not be hashed for the signature too.
+    /// Over TLS the body need not be hashed for the signature.
     pub(super) encrypted_line: bool,
+    /// The store insists on Content-MD5, as buckets with object lock do.
+    insists_on_digest: AtomicBool,
     pub(super) encryption: Option<ServerSideEncryption>,
     pub(super) kms_key: Option<String>,
     pub(super) customer_key: Option<CustomerKey>,
@@ -77,6 +82,7 @@ impl Bucket {
             client,
             name: bucket.clone(),
             encrypted_line,
+            insists_on_digest: AtomicBool::new(false),
             encryption,
             kms_key,
             customer_key,
@@ -297,17 +303,39 @@ fn customer_key(path: &Path) -> Result<CustomerKey> {
     })
 }
 
-/// The MD5 of a body, which the store checks before it takes it (R144). A large one is summed on a
-/// blocking thread.
-pub(super) async fn md5_of(body: &Bytes) -> Result<[u8; 16]> {
-    if body.len() <= SMALL_BODY {
-        return Ok(Md5::digest(body).into());
+impl Bucket {
+    /// The Content-MD5 of a body, which the store checks before it takes it (R144). None where the
+    /// signature covers the body already, with SHA-256.
+    pub(super) async fn body_digest(&self, body: &Bytes) -> Result<Option<String>> {
+        if !self.sends_digest() {
+            return Ok(None);
+        }
+        if body.len() <= SMALL_BODY {
+            return Ok(Some(base64::encode(Md5::digest(body))));
+        }
+        let body = body.clone();
+        let ended = |error| Error::new(ErrorKind::Internal, "summing ended early").because(error);
+        tokio::task::spawn_blocking(move || Some(base64::encode(Md5::digest(&body))))
+            .await
+            .map_err(ended)
     }
-    let body = body.clone();
-    let ended = |error| Error::new(ErrorKind::Internal, "summing ended early").because(error);
-    tokio::task::spawn_blocking(move || Md5::digest(&body).into())
-        .await
-        .map_err(ended)
+
+    fn sends_digest(&self) -> bool {
+        self.encrypted_line || self.insists_on_digest.load(Ordering::Relaxed)
+    }
+
+    /// Reads a failed write. Where it may be for want of a digest, bodies carry theirs from now on, and it
+    /// is worth another try.
+    pub(super) fn refusal<E>(&self, error: SdkError<E, HttpResponse>) -> Reply
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        if !self.sends_digest() && is_refused_request(&error) {
+            self.insists_on_digest.store(true, Ordering::Relaxed);
+            return Reply::once_more();
+        }
+        Reply::of(error)
+    }
 }
 
 /// Tags as the header wants them.

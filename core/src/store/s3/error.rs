@@ -151,7 +151,23 @@ fn hint(code: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether the store calls the request as such wrong: it may want a digest of the body.
+pub(super) fn is_refused_request<E: ProvideErrorMetadata>(
+    error: &SdkError<E, HttpResponse>,
+) -> bool {
+    let code = error.as_service_error().and_then(E::code);
+    matches!(code, Some("InvalidRequest" | "MissingContentMD5"))
+}
+
 impl Reply {
+    /// What a store that wants the body's digest is answered: another try, with it.
+    pub(super) fn once_more() -> Self {
+        Self::Failed(Error::new(
+            ErrorKind::Unavailable,
+            "the store asks for Content-MD5",
+        ))
+    }
+
     /// Reads a failed operation.
     pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
     where

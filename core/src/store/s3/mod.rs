@@ -5,7 +5,8 @@
 //!
 //! | difference | what we do |
 //! |---|---|
-//! | newer checksum headers and trailers are refused by some | `Content-MD5`, which all know |
+//! | newer checksum headers and trailers are refused by some | the signature covers the body; over TLS, where it need not, `Content-MD5`, which all know |
+//! | buckets with object lock want a digest beside the signature | `Content-MD5` from the first refusal on |
 //! | `If-None-Match` on GET is ignored | the answer's version is compared |
 //! | 404 for `If-Match` on nothing | refused, like 412 |
 //! | 409 while another conditional write runs | `Unavailable`: try again |
@@ -288,9 +289,7 @@ impl Store for S3Store {
         )
         .set_if_none_match(if_none_match)
         .set_if_match(if_match)
-        .content_md5(aws_smithy_types::base64::encode(
-            client::md5_of(&body).await?,
-        ))
+        .set_content_md5(bucket.body_digest(&body).await?)
         .body(ByteStream::from(body));
         let mut operation = operation.customize();
         if bucket.encrypted_line {
@@ -300,7 +299,7 @@ impl Store for S3Store {
             operation = operation.config_override(patience);
         }
         let (result, date) = send!(operation);
-        match result.map_err(Reply::of) {
+        match result.map_err(|error| bucket.refusal(error)) {
             Ok(output) => Ok(PutOutcome::Stored {
                 etag: etag(output.e_tag()),
                 date,

@@ -1,12 +1,10 @@
 //! Objects that are sent in parts.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
-use aws_smithy_types::base64;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
@@ -14,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Condition, ETag, MOST_PARTS, Put, PutOutcome, StaleUpload, Upload};
 use crate::types::Timestamp;
 
-use super::client::{Bucket, md5_of};
+use super::client::Bucket;
 use super::error::{DateTap, Reply};
 use super::{
     CREATED, conditions, etag, patience, refused, send, timestamp, with_attributes,
@@ -29,8 +27,9 @@ pub(super) struct S3Upload {
     id: String,
     how: Put,
     parts: Vec<CompletedPart>,
-    /// MD5 over the parts' MD5s: what most stores name the finished object by.
-    digest: Md5,
+    /// MD5 over the parts' MD5s: what most stores name the finished object by. None where parts have other
+    /// names.
+    digest: Option<Md5>,
     size: u64,
     /// Whether completion was asked for before, and its answer may have been lost.
     asked: bool,
@@ -50,7 +49,7 @@ impl S3Upload {
         let id = id.ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, "an upload without a name").on(key)
         })?;
-        let (parts, digest) = (Vec::new(), Md5::new());
+        let (parts, digest) = (Vec::new(), Some(Md5::new()));
         Ok(Self {
             bucket,
             key: key.to_owned(),
@@ -112,17 +111,15 @@ impl S3Upload {
             Err(Reply::Absent) => return Ok(Settled::Absent),
             Err(reply) => return Err(self.error(reply)),
         };
-        let mut expected = String::new();
-        for byte in self.digest.clone().finalize() {
-            // Writing to a string cannot fail.
-            let _ = write!(expected, "{byte:02x}");
-        }
-        let expected = ETag::new(format!("{expected}-{}", self.parts.len()));
+        let expected = self.digest.clone().map(|digest| {
+            let digest = u128::from_be_bytes(digest.finalize().into());
+            ETag::new(format!("{digest:032x}-{}", self.parts.len()))
+        });
         let size = output
             .content_length()
             .and_then(|size| u64::try_from(size).ok());
         let found = etag(output.e_tag());
-        let ours = size == Some(self.size) && found.as_ref() == Some(&expected);
+        let ours = size == Some(self.size) && expected.is_some() && found == expected;
         Ok(if ours {
             Settled::Ours(found)
         } else {
@@ -143,6 +140,13 @@ impl S3Upload {
     }
 }
 
+/// The MD5 that a part is named by, if that is its name.
+fn md5_in(tag: Option<&str>) -> Option<[u8; 16]> {
+    let tag = etag(tag)?;
+    let sum = (tag.as_str().len() == 32).then(|| u128::from_str_radix(tag.as_str(), 16));
+    sum?.ok().map(u128::to_be_bytes)
+}
+
 /// What stands at the key of an upload.
 enum Settled {
     Ours(Option<ETag>),
@@ -159,7 +163,7 @@ impl Upload for S3Upload {
             return Err(Error::new(ErrorKind::Invalid, message).on(&self.key));
         }
         let number = i32::try_from(number).unwrap_or(i32::MAX);
-        let (length, digest) = (bytes.len(), md5_of(&bytes).await?);
+        let (length, digest) = (bytes.len(), self.bucket.body_digest(&bytes).await?);
         let operation = self
             .bucket
             .client
@@ -168,7 +172,7 @@ impl Upload for S3Upload {
             .key(&self.key)
             .upload_id(&self.id)
             .part_number(number)
-            .content_md5(base64::encode(digest))
+            .set_content_md5(digest)
             .body(ByteStream::from(bytes));
         let mut operation = with_customer_key!(self.bucket, operation).customize();
         if self.bucket.encrypted_line {
@@ -178,12 +182,16 @@ impl Upload for S3Upload {
             operation = operation.config_override(patience);
         }
         let (result, _) = send!(operation);
-        let output = result.map_err(|error| self.error(Reply::of(error)))?;
+        let output = result.map_err(|error| self.error(self.bucket.refusal(error)))?;
+        let sum = md5_in(output.e_tag());
         let part = CompletedPart::builder()
             .part_number(number)
             .set_e_tag(output.e_tag().map(str::to_owned));
         self.parts.push(part.build());
-        self.digest.update(digest);
+        self.digest = self.digest.take().zip(sum).map(|(mut digest, sum)| {
+            digest.update(sum);
+            digest
+        });
         self.size += length as u64;
         Ok(())
     }

@@ -260,6 +260,11 @@ async fn an_absent_bucket_is_no_empty_one() {
 
 /// A server that answers each request with these bytes.
 async fn scripted(answer: &'static str) -> Bucket {
+    answering(move |_| answer.to_owned()).await
+}
+
+/// A server that answers the head of each request so.
+async fn answering(answer: impl Fn(&str) -> String + Send + 'static) -> Bucket {
     let mut bucket = bucket::in_process().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = bucket.config.clone().unwrap();
@@ -267,8 +272,9 @@ async fn scripted(answer: &'static str) -> Bucket {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = [0; 4096];
-            let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&request[..length]);
+            let _ = stream.write_all(answer(&head).as_bytes()).await;
         }
     });
     bucket.store = Arc::new(S3Store::connect(&config).await.unwrap());
@@ -316,6 +322,33 @@ async fn u11_u12_answers_are_read_by_status_and_code_from_a_real_connection() {
         assert_eq!(error.kind(), kind, "{answer:?}: {error}");
         assert!(!error.to_string().contains("secret"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_bucket_that_insists_on_a_digest_gets_one() {
+    // "hello": MD5 in base64.
+    const DIGEST: &str = "content-md5: XUFAKrxLKna5cZ2REBfFkg==";
+    const XML: &str = "<Error><Code>InvalidRequest</Code><Message>Content-MD5</Message></Error>";
+    let without = Arc::new(AtomicUsize::new(0));
+    let counted = without.clone();
+    let bucket = answering(move |head| {
+        if head.to_lowercase().contains(&DIGEST.to_lowercase()) {
+            return "HTTP/1.1 200 x\r\nETag: \"a\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned();
+        }
+        counted.fetch_add(1, Ordering::Relaxed);
+        format!("HTTP/1.1 400 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{XML}", XML.len())
+    })
+    .await;
+    let put = || {
+        let how = Put::new_object();
+        bucket.store.put("key", Bytes::from_static(b"hello"), how)
+    };
+    let refused = put().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "worth another try");
+    for _ in 0..2 {
+        assert!(matches!(put().await, Ok(PutOutcome::Stored { .. })));
+    }
+    assert_eq!(without.load(Ordering::Relaxed), 1, "asked once");
 }
 
 #[tokio::test]
