@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Encoder, Header, Mark, Spill, Tracking, WalSpan};
+use crate::ltx::{Encoder, Header, Mark, Page, Spill, Tracking, WalSpan};
 use crate::state::PageTable;
 use crate::types::{
     DatabaseSum, PageCount, PageNumber, PageSize, PageSum, StreamId, Timestamp, TxidRange,
@@ -124,8 +124,8 @@ pub(crate) fn encode_changes<W: Write>(
     pages: &mut dyn Pages,
 ) -> Result<EncodedFile<W>> {
     let mut encoder = Encoder::new(out, meta.page_size, meta.count, spill);
-    let sum = settle(meta, before, candidates, pages, &mut |page, data| {
-        encoder.page(page, data).map_err(Error::from)
+    let sum = settle(meta, before, candidates, pages, &mut |page| {
+        encoder.write(page).map_err(Error::from)
     })?;
     let header = meta.header(before.sum, sum);
     let done = encoder.finish(&header, meta.post_apply(sum))?;
@@ -144,7 +144,7 @@ pub(crate) fn settle(
     before: Before,
     candidates: &mut dyn Iterator<Item = Result<PageNumber>>,
     pages: &mut dyn Pages,
-    write: &mut dyn FnMut(PageNumber, &[u8]) -> Result<()>,
+    write: &mut dyn FnMut(&Page<'_>) -> Result<()>,
 ) -> Result<DatabaseSum> {
     let mut sum = before.sum;
     let mut data = Vec::with_capacity(meta.page_size.bytes());
@@ -169,7 +169,8 @@ pub(crate) fn settle(
             })?;
         for (at, page) in chunk.iter().enumerate() {
             pages.read(*page, &mut data)?;
-            let now = PageSum::of(*page, &data);
+            let content = Page::new(*page, &data, meta.page_size);
+            let now = content.sum();
             if at < known {
                 let former = former
                     .get(at)
@@ -182,7 +183,7 @@ pub(crate) fn settle(
                 sum.remove(former);
             }
             sum.add(now);
-            write(*page, &data)?;
+            write(&content)?;
             pages.changed(*page, now)?;
         }
     }

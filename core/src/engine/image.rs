@@ -14,10 +14,10 @@ use roaring::RoaringBitmap;
 
 use super::encode::FileMeta;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Encoder, Header, Spill};
+use crate::ltx::{Encoder, Header, Page, Spill};
 use crate::state::{Overlay, Spool};
 use crate::store::Level;
-use crate::types::{DatabaseSum, PageNumber, PageSum, Position};
+use crate::types::{DatabaseSum, PageNumber, Position};
 
 /// Which pages a job holds.
 #[derive(Debug)]
@@ -242,10 +242,11 @@ impl ImageJob {
             if !kept {
                 read(page, &mut data)?;
             }
+            let page = Page::new(page, &data, self.meta.page_size);
             if matches!(self.pages, PageSet::All) {
-                self.seen.add(PageSum::of(page, &data));
+                self.seen.add(page.sum());
             }
-            encoder.page(page, &data)?;
+            encoder.write(&page)?;
             if encoder.out().len() >= part {
                 // All parts but the last are of one size: some stores insist.
                 let rest = encoder.out_mut().split_off(part);

@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 
 use super::capture::PART_BYTES;
 use super::image::{ImageJob, Piece};
+use super::ship::Wanted;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Decoder, Encoder, HEADER_BYTES, Header, Mark, Spill, Tracking};
+use crate::ltx::{Decoder, Encoder, HEADER_BYTES, Header, Mark, Page, Spill, Tracking};
 use crate::sqlite::{CopyEvent, OneShot, PageSink};
 use crate::state::{Fill, PageTable};
 use crate::types::{
@@ -124,7 +125,9 @@ impl PageSink for Stage<'_> {
         let Some(pass) = &mut self.pass else {
             return Err(defect("a page before its pass"));
         };
-        let sum = pass.encoder.page_summed(page, data)?;
+        let content = Page::new(page, data, pass.facts.page_size);
+        pass.encoder.write(&content)?;
+        let sum = content.sum();
         pass.facts.sum.add(sum);
         if let Some(fill) = &mut pass.fill {
             fill.push(page, sum)?;
@@ -170,13 +173,20 @@ impl Staged {
         self.facts
     }
 
-    /// Gives the pieces of `job`, which holds every page, to `pieces`; returns the number of pages.
-    pub(super) fn send(&self, mut job: ImageJob, pieces: &mpsc::Sender<Piece>) -> Result<u64> {
+    /// Gives the pieces of `job`, which holds every page, to whoever `requests` them; returns the number of
+    /// pages.
+    pub(super) fn send(
+        &self,
+        mut job: ImageJob,
+        mut requests: mpsc::Receiver<Wanted>,
+    ) -> Result<u64> {
         let failed = |error| Error::io("copy", error);
         let mut file = self.file.try_clone().map_err(failed)?;
         file.rewind().map_err(failed)?;
         let mut decoder = Decoder::new(BufReader::with_capacity(BUFFER, file))?;
+        let nobody = || Error::new(ErrorKind::Cancelled, "nobody takes the pieces");
         loop {
+            let wanted = requests.blocking_recv().ok_or_else(nobody)?;
             let piece = job.step(
                 PART_BYTES,
                 &mut |page, data| match decoder.next_page(data)? {
@@ -188,9 +198,7 @@ impl Staged {
                 },
             )?;
             let last = matches!(piece, Piece::Last(_));
-            if pieces.blocking_send(piece).is_err() {
-                return Err(Error::new(ErrorKind::Cancelled, "nobody takes the pieces"));
-            }
+            wanted.send(piece).map_err(|_| nobody())?;
             if last {
                 return Ok(job.measures().1);
             }

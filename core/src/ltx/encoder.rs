@@ -9,8 +9,7 @@ use super::lz4::Compressor;
 use super::page::{BLOCK_HEADER_BYTES, FLAG_BLOCK, Page};
 use super::section::SectionSum;
 use super::{EncodeError, HEADER_BYTES, Header, TAIL_BYTES, Tracking};
-use crate::ltx::crc::page_checksum;
-use crate::types::{Checksum, FileChecksum, PageCount, PageNumber, PageSize, PageSum};
+use crate::types::{Checksum, FileChecksum, PageCount, PageNumber, PageSize};
 
 /// Where the page index waits until the pages are written: 6 to 12 bytes a page.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,35 +88,29 @@ impl<W: Write> Encoder<W> {
     /// Page numbers that do not ascend, leave the database or name the lock page; another length than
     /// one page; the output. The file is lost then.
     pub fn page(&mut self, number: PageNumber, data: &[u8]) -> Result<(), EncodeError> {
-        self.write_page(number, data).map(drop)
+        self.write(&Page::new(number, data, self.page_size))
     }
 
-    /// As [`Encoder::page`]; gives what [`PageSum::of`] gives, without another pass over the page for
-    /// the CRC.
+    /// As [`Encoder::page`], for a page whose sums are needed elsewhere too: its CRC is known.
     ///
     /// # Errors
     ///
     /// Those of [`Encoder::page`].
-    pub fn page_summed(&mut self, number: PageNumber, data: &[u8]) -> Result<PageSum, EncodeError> {
-        let checksum = self.write_page(number, data)?;
-        let page = Page {
+    pub fn write(&mut self, page: &Page<'_>) -> Result<(), EncodeError> {
+        let &Page {
             number,
             data,
+            content,
             checksum,
-        };
-        Ok(page.sum())
-    }
-
-    /// Writes a page and returns its checksum.
-    fn write_page(&mut self, page: PageNumber, data: &[u8]) -> Result<u64, EncodeError> {
-        self.check(page, data)?;
+        } = page;
+        self.check(number, data)?;
         let Some((head, block)) = self.frame.split_first_chunk_mut::<BLOCK_HEADER_BYTES>() else {
             return Err(EncodeError::Header {
                 rule: "a frame has a header",
             });
         };
         let length = self.compressor.compress(data, block)?;
-        let [n0, n1, n2, n3] = page.get().to_be_bytes();
+        let [n0, n1, n2, n3] = number.get().to_be_bytes();
         let [f0, f1] = FLAG_BLOCK.to_be_bytes();
         let [l0, l1, l2, l3] = (length as u32).to_be_bytes();
         *head = [n0, n1, n2, n3, f0, f1, l0, l1, l2, l3];
@@ -127,15 +120,13 @@ impl<W: Write> Encoder<W> {
         let frame = frame.unwrap_or_default();
         self.out.write_all(frame)?;
         let entry = IndexEntry {
-            page,
+            page: number,
             offset: self.sum.end(),
             length: frame.len() as u64,
         };
         self.index.push(&entry)?;
-        let content = Sum::of(data);
-        let checksum = page_checksum(page, content, self.shift);
         self.sum.add(&entry, content, checksum, self.shift);
-        Ok(checksum)
+        Ok(())
     }
 
     fn check(&self, page: PageNumber, data: &[u8]) -> Result<(), EncodeError> {

@@ -23,10 +23,22 @@ pub struct Page<'a> {
     pub number: PageNumber,
     /// Its content, exactly one page.
     pub data: &'a [u8],
+    pub(super) content: Sum,
     pub(super) checksum: u64,
 }
 
-impl Page<'_> {
+impl<'a> Page<'a> {
+    /// A page that is to be written, read once for all CRCs that it goes into.
+    pub fn new(number: PageNumber, data: &'a [u8], size: PageSize) -> Self {
+        let content = Sum::of(data);
+        Self {
+            number,
+            data,
+            content,
+            checksum: page_checksum(number, content, Shift::page(size)),
+        }
+    }
+
     /// What [`PageSum::of`] gives, for less.
     pub fn sum(&self) -> PageSum {
         PageSum::with_crc(self.number, self.data, self.checksum)
@@ -42,8 +54,8 @@ pub(super) struct PageReader<R> {
     shift: &'static Shift,
     sum: SectionSum,
     compressed: Vec<u8>,
-    /// Checksum of the last page.
-    checksum: u64,
+    /// CRC of the last page alone, and its checksum.
+    last: (Sum, u64),
 }
 
 impl<R: Read> PageReader<R> {
@@ -78,7 +90,7 @@ impl<R: Read> PageReader<R> {
             shift: Shift::page(header.page_size),
             sum,
             compressed: Vec::new(),
-            checksum: 0,
+            last: (Sum::default(), 0),
         }
     }
 
@@ -95,7 +107,8 @@ impl<R: Read> PageReader<R> {
         Page {
             number,
             data,
-            checksum: self.checksum,
+            content: self.last.0,
+            checksum: self.last.1,
         }
     }
 
@@ -126,13 +139,13 @@ impl<R: Read> PageReader<R> {
             self.read_frame(page, u32::from_be_bytes(word), data)?
         };
         let content = Sum::of(data);
-        self.checksum = page_checksum(page, content, self.shift);
+        self.last = (content, page_checksum(page, content, self.shift));
         let entry = IndexEntry {
             page,
             offset: start,
             length: BLOCK_HEADER_BYTES as u64 + length,
         };
-        self.sum.add(&entry, content, self.checksum, self.shift);
+        self.sum.add(&entry, content, self.last.1, self.shift);
         Ok(Some(page))
     }
 
