@@ -20,6 +20,7 @@ use crate::output::Out;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
+    walrust_core::memory::give_back_promptly();
     let Cli { global, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -8,6 +8,7 @@ pub mod fs;
 pub mod lease;
 pub mod ltx;
 pub mod manifest;
+pub mod memory;
 pub mod restore;
 pub mod sqlite;
 pub mod state;
