@@ -173,7 +173,8 @@ pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) bucket: BucketArgs,
 
-    /// Shortest time between two uploads under sustained writing, as 250ms, 1s [default: 1s]
+    /// Time within which a commit is durable, as 250ms, 1s; under sustained writing an upload begins after
+    /// three quarters of it [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = sync_interval)]
     pub(crate) sync_interval: Option<Duration>,
 

@@ -114,6 +114,7 @@ async fn engine_options(
         },
         lease_duration: settings.lease_duration,
         until,
+        memory_limit: resolved.memory_limit,
         grace: GRACE,
         clock: Clock::system(),
     })

@@ -79,6 +79,7 @@ fn watch(store: &Arc<dyn Store>, path: &Path, extra: &str) -> Running {
         until: Until::Stopped,
         lease: LeaseMode::Enforce,
         lease_duration: Duration::from_secs(30),
+        memory_limit: resolved.memory_limit,
         grace: Duration::from_secs(20),
         clock: Clock::system(),
     };

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
+use std::path::Path;
 
 use super::encode::{former_sums, missing};
 use super::frames::Stretch;
@@ -22,6 +23,7 @@ pub(super) fn follow(
     place: &Place,
     file: impl Read,
     wal: &File,
+    scratch: &Path,
 ) -> Result<Place> {
     let mut decoder = Decoder::new(BufReader::with_capacity(256 * 1024, file))?;
     let header = decoder.header().clone();
@@ -77,7 +79,7 @@ pub(super) fn follow(
         page_size: place.page_size,
         page_count: header.commit,
         wal: provable
-            .then(|| end_of(place, &header, &seen, wal))
+            .then(|| end_of(place, &header, &seen, wal, scratch))
             .flatten(),
     };
     table.commit_huge(huge, reached)?;
@@ -134,6 +136,7 @@ fn end_of(
     header: &Header,
     pages: &[(PageNumber, PageSum)],
     wal: &File,
+    scratch: &Path,
 ) -> Option<WalPlace> {
     let (saved, span) = (place.wal?, header.wal?);
     let cursor = WalCursor::from_saved(saved, place.page_size);
@@ -154,12 +157,12 @@ fn end_of(
         checksum: last.checksum,
         big_endian: saved.big_endian,
     };
-    let stretch = Stretch::scan(wal, &cursor, &end, place.page_count).ok()?;
+    let (stretch, mut newest) =
+        Stretch::scan(wal, &cursor, &end, place.page_count, scratch).ok()?;
     let mut data = Vec::new();
     for (page, sum) in pages {
-        stretch
-            .read(wal, stretch.frame_of(*page)?, &mut data)
-            .ok()?;
+        let frame = stretch.frame_of(&mut newest, *page).ok()??;
+        stretch.read(wal, frame, &mut data).ok()?;
         if PageSum::of(*page, &data) != *sum {
             return None;
         }

@@ -4,6 +4,7 @@
 //! Between two calls exactly one read transaction is open, at the *captured* state, which is also the
 //! newest state of the page table. So nothing that was committed since can vanish (invariant 2).
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,9 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use roaring::RoaringBitmap;
 
+use super::budget::Room;
 use super::checkpoint::{BARRIER_LIMIT, Outcome};
 use super::encode::{Before, FileMeta, Pages, Seen, encode_changes};
-use super::frames::{self, Stretch};
+use super::frames::{self, NewestFrames, Stretch};
 use super::image::{ImageJob, ImageKind, Piece};
 use super::levels::Levels;
 use crate::clock::Clock;
@@ -86,6 +88,13 @@ pub(crate) struct Batch {
     pub(crate) rebase: Option<Rebase>,
 }
 
+impl Batch {
+    /// Whether its bytes outlive the process.
+    pub(crate) fn outlives_us(&self) -> bool {
+        !matches!(self.body, Body::Memory(..))
+    }
+}
+
 /// Why continuity was not proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rebase {
@@ -99,7 +108,10 @@ pub(crate) struct Rebase {
 #[derive(Debug)]
 pub(crate) enum Body {
     /// In memory; the page table holds its layer.
-    Memory(Bytes),
+    Memory(
+        Bytes,
+        #[expect(dead_code, reason = "held as long as the bytes")] Room,
+    ),
     /// In the spool, durable; the page table has moved on.
     Spooled(SpoolFile),
     /// Every page, streamed from the database by the first image job.
@@ -144,10 +156,14 @@ impl Capture {
         }
     }
 
-    /// Captures what was committed since. `room` is how many bytes of it may stay in memory;
+    /// Captures what was committed since. what fits into `room` may stay in memory;
     /// `may_restart` says that everything captured is spooled or stored, so that a turn that finds
     /// nothing may land on read mark 0, which lets the WAL restart.
-    pub(crate) fn turn(&mut self, seen: Seen, room: u64, may_restart: bool) -> Result<Turn> {
+    pub(crate) fn turn(&mut self, seen: Seen, room: Room, may_restart: bool) -> Result<Turn> {
+        if self.source.is_guarded() && !may_restart {
+            return Ok(Turn::Nothing);
+        }
+        self.source.release_guard();
         let view = self.source.begin_turn()?;
         // Only now: what is captured must not be newer than its time says (R78).
         let seen = Seen {
@@ -158,9 +174,14 @@ impl Capture {
             self.source.cancel_turn()?;
             return Ok(Turn::Nothing);
         }
-        // Whatever a transaction on mark 0 found must be on disk before the older one ends.
-        let room = if view.restartable { 0 } else { room };
         match self.follow(&view, seen, room) {
+            // What a transaction on mark 0 found must be durable before the older one ends.
+            Ok(Turn::Batch(batch))
+                if view.restartable && matches!(batch.body, Body::Memory(..)) =>
+            {
+                self.source.end_turn_guarded()?;
+                Ok(Turn::Batch(batch))
+            }
             Ok(turn @ (Turn::Nothing | Turn::Batch(_))) => {
                 self.source.end_turn()?;
                 Ok(turn)
@@ -176,7 +197,7 @@ impl Capture {
         }
     }
 
-    fn follow(&mut self, view: &View, seen: Seen, room: u64) -> Result<Turn> {
+    fn follow(&mut self, view: &View, seen: Seen, room: Room) -> Result<Turn> {
         if view.page_size != self.place.page_size {
             return Ok(Turn::Broken(Rebase {
                 reason: "page_size",
@@ -219,8 +240,9 @@ impl Capture {
             self.captured = Captured::Wal(from);
             return Ok(Turn::Nothing);
         }
-        let stretch = match Stretch::scan(&wal, &from, end, self.place.page_count) {
-            Ok(stretch) => stretch,
+        let scanned = Stretch::scan(&wal, &from, end, self.place.page_count, &self.scratch);
+        let (stretch, newest) = match scanned {
+            Ok(scanned) => scanned,
             Err(error) => {
                 let (reason, message) = frames::broken(error)?;
                 return Ok(broken(reason, message));
@@ -233,7 +255,7 @@ impl Capture {
             ));
         }
         self.save_overlays(&stretch)?;
-        self.encode(&wal, &stretch, view, seen, room)
+        self.encode(&wal, &stretch, newest, view, seen, room)
             .map(|batch| Turn::Batch(Box::new(batch)))
     }
 
@@ -278,9 +300,10 @@ impl Capture {
         &mut self,
         wal: &File,
         stretch: &Stretch,
+        mut newest: NewestFrames,
         view: &View,
         seen: Seen,
-        room: u64,
+        room: Room,
     ) -> Result<Batch> {
         let min = self.place.txid.next();
         let max = self.place.txid.after(stretch.commits);
@@ -300,10 +323,13 @@ impl Capture {
         let captured = Captured::Wal(stretch.end);
         let candidates = stretch.candidates(view.page_count);
         let frames = u64::from(stretch.frames());
-        let read: ReadPage<'_> = Box::new(|source, page, into| match stretch.frame_of(page) {
-            Some(frame) => stretch.read(wal, frame, into),
-            None => source.read_page(Side::New, page, into),
-        });
+        let read: ReadPage<'_> =
+            Box::new(
+                move |source, page, into| match stretch.frame_of(&mut newest, page)? {
+                    Some(frame) => stretch.read(wal, frame, into),
+                    None => source.read_page(Side::New, page, into),
+                },
+            );
         self.write_batch(
             Draft {
                 meta,
@@ -318,7 +344,7 @@ impl Capture {
     }
 
     /// Encodes a batch to where it fits, puts it over the page table and moves the captured state.
-    fn write_batch(&mut self, draft: Draft, read: ReadPage<'_>, room: u64) -> Result<Batch> {
+    fn write_batch(&mut self, draft: Draft, read: ReadPage<'_>, mut room: Room) -> Result<Batch> {
         let Draft {
             meta,
             candidates,
@@ -331,7 +357,7 @@ impl Capture {
             count: self.place.page_count,
             sum: self.place.sum,
         };
-        let small = raw <= room && candidates.len() <= LAYER_PAGES;
+        let small = raw <= room.bytes() && candidates.len() <= LAYER_PAGES;
         let sink = if small {
             let mut bytes = Vec::with_capacity(1024 + (raw / 2).min(1 << 20) as usize);
             bytes.extend_from_slice(&[0; 100]);
@@ -375,7 +401,8 @@ impl Capture {
                 if let Some(head) = bytes.get_mut(..100) {
                     head.copy_from_slice(&done.head);
                 }
-                Body::Memory(bytes.into())
+                room.keep(bytes.len() as u64);
+                Body::Memory(bytes.into(), room)
             }
             Sink::Spool(staged) => {
                 Body::Spooled(self.spool.publish(staged, &done.head, meta.range)?)
@@ -415,44 +442,45 @@ impl Capture {
         pages * u64::from(self.place.page_size.get()) > room || pages > LAYER_PAGES
     }
 
-    /// Puts the batches, oldest first, into the spool, so that the state on disk may move past them.
+    /// Puts all batches, oldest first, into the spool, so that the state on disk may move past them.
     pub(crate) fn spool<'a>(&mut self, batches: impl Iterator<Item = &'a mut Batch>) -> Result<()> {
         for batch in batches {
-            if let Body::Memory(bytes) = &batch.body {
+            if let Body::Memory(bytes, _) = &batch.body {
                 let file = self.spool.add(batch.header.range, &[bytes])?;
                 self.table.commit()?;
                 batch.body = Body::Spooled(file);
             }
         }
+        self.source.release_guard();
         Ok(())
     }
 
-    /// The store has `batch`.
-    pub(crate) fn stored(&mut self, batch: &Batch) -> Result<()> {
+    /// The store has `batch`, the oldest one; `rest` are those behind it.
+    pub(crate) fn stored(&mut self, batch: &Batch, rest: &VecDeque<Batch>) -> Result<()> {
         match &batch.body {
-            Body::Memory(_) => self.table.commit().map(drop),
-            Body::Spooled(file) => self.spool.stored(file.range),
-            Body::Streamed => Ok(()),
+            Body::Memory(..) => self.table.commit().map(drop)?,
+            Body::Spooled(file) => self.spool.stored(file.range)?,
+            Body::Streamed => {}
         }
+        if rest.iter().all(Batch::outlives_us) {
+            self.source.release_guard();
+        }
+        Ok(())
     }
 
     /// Re-anchors the chain: moves to the newest state, compares every page with the page table, and
     /// encodes what differs as one transaction (invariant 4).
-    pub(crate) fn rebase(
-        &mut self,
-        why: Rebase,
-        now: Timestamp,
-        room: u64,
-    ) -> Result<Option<Batch>> {
+    pub(crate) fn rebase(&mut self, why: Rebase, now: Timestamp) -> Result<Option<Batch>> {
         // Old versions of pages that changed unseen cannot be saved: what streams must begin again.
         if !self.jobs.is_empty() {
             self.jobs.clear();
             self.abandoned = Some(Error::new(ErrorKind::Unavailable, why.message.clone()));
         }
+        self.source.release_guard();
         let view = self.source.begin_turn()?;
         self.source.end_turn()?;
         let now = self.clock.now().max(now);
-        self.rebase_here(&view, why, now, room)
+        self.rebase_here(&view, why, now)
     }
 
     /// As [`Capture::rebase`], from the transaction that rests already. Nothing if no page differs.
@@ -461,7 +489,6 @@ impl Capture {
         view: &View,
         why: Rebase,
         now: Timestamp,
-        room: u64,
     ) -> Result<Option<Batch>> {
         let candidates = self.differing(view)?;
         let captured = Captured::of(view);
@@ -495,7 +522,7 @@ impl Capture {
             frames: 0,
             rebase: Some(why),
         };
-        self.write_batch(draft, read, room).map(Some)
+        self.write_batch(draft, read, Room::none()).map(Some)
     }
 
     /// The pages of the resting transaction that differ from the page table.
@@ -591,7 +618,7 @@ impl Capture {
 
     /// One turn of a checkpoint; says whether the WAL may restart from here.
     fn turn_into(&mut self, seen: Seen, batches: &mut Vec<Batch>) -> Result<bool> {
-        match self.turn(seen, 0, true)? {
+        match self.turn(seen, Room::none(), true)? {
             Turn::Nothing => Ok(self.source.view().restartable),
             Turn::Batch(batch) => {
                 batches.push(*batch);
@@ -663,7 +690,7 @@ impl Capture {
 }
 
 /// Reads a page as a batch has it.
-type ReadPage<'a> = Box<dyn Fn(&mut Source, PageNumber, &mut Vec<u8>) -> Result<()> + 'a>;
+type ReadPage<'a> = Box<dyn FnMut(&mut Source, PageNumber, &mut Vec<u8>) -> Result<()> + 'a>;
 
 /// A batch before it is encoded.
 struct Draft {

@@ -1,6 +1,8 @@
 //! What one stretch of the WAL changed: which pages, where their newest content lies, how many commits.
 
 use std::fs::File;
+use std::iter::Peekable;
+use std::path::Path;
 
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh3::xxh3_64;
@@ -8,12 +10,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::sizes::SizeHistory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::WalSpan;
+use crate::state::{FrameSorter, SortedFrames};
 use crate::types::{PageCount, PageNumber};
 use crate::wal::{self, FRAME_HEADER_BYTES, Frame, ScanError, WalCursor, WalEnd, frame_offset};
-
-/// Frames that are collected before older ones of the same page are dropped; beyond it the list stays below
-/// two entries a page, 8 bytes each, all in memory.
-const COLLECTED: usize = 1 << 18;
 
 /// The changes between a cursor and the end that a newer transaction sees.
 pub(crate) struct Stretch {
@@ -27,39 +26,38 @@ pub(crate) struct Stretch {
     pub(crate) sizes: SizeHistory,
     /// Committed transactions.
     pub(crate) commits: u64,
-    newest: Vec<(u32, u32)>,
 }
 
 impl Stretch {
-    /// Reads and verifies the frames behind `from` up to exactly `end`.
+    /// Reads and verifies the frames behind `from` up to exactly `end`. What does not fit into memory goes to
+    /// nameless files in `scratch`.
     pub(crate) fn scan(
         wal: &File,
         from: &WalCursor,
         end: &WalEnd,
         before: PageCount,
-    ) -> std::result::Result<Self, ScanError> {
+        scratch: &Path,
+    ) -> std::result::Result<(Self, NewestFrames), ScanError> {
         let mut collected = Collector {
             touched: RoaringBitmap::new(),
             sizes: SizeHistory::new(before),
             commits: 0,
-            newest: Vec::new(),
+            newest: FrameSorter::new(scratch),
             last: None,
         };
         let mut buffer = Vec::new();
         let at = wal::scan(wal, from, end, &mut buffer, &mut |frame| {
-            collected.take(&frame);
-            Ok(())
+            collected.take(&frame)
         })?;
-        let mut newest = collected.newest;
-        compact(&mut newest);
-        Ok(Self {
+        let frames = collected.newest.finish().map_err(ScanError::Sink)?;
+        let stretch = Self {
             from: *from,
             end: at,
             touched: collected.touched,
             sizes: collected.sizes,
             commits: collected.commits,
-            newest,
-        })
+        };
+        Ok((stretch, NewestFrames(frames.peekable())))
     }
 
     /// Frames covered.
@@ -77,14 +75,14 @@ impl Stretch {
     }
 
     /// The frame with the content of `page` at the end, or nothing if the page must be asked of SQLite:
-    /// it has no frame, or was cut off after its last one.
-    pub(crate) fn frame_of(&self, page: PageNumber) -> Option<u32> {
-        let at = self
-            .newest
-            .binary_search_by_key(&page.get(), |(page, _)| *page)
-            .ok()?;
-        let (_, frame) = self.newest.get(at)?;
-        (*frame > self.sizes.last_absence(page)).then_some(*frame)
+    /// it has no frame, or was cut off after its last one. Pages are asked for in ascending order.
+    pub(crate) fn frame_of(
+        &self,
+        newest: &mut NewestFrames,
+        page: PageNumber,
+    ) -> Result<Option<u32>> {
+        let frame = newest.of(page)?;
+        Ok(frame.filter(|frame| *frame > self.sizes.last_absence(page)))
     }
 
     /// The pages that may differ at a size of `count`, ascending: those with frames, and those that a
@@ -115,25 +113,37 @@ impl Stretch {
     }
 }
 
+/// The newest frame of each page of a stretch, to be asked for in ascending order of the pages.
+pub(crate) struct NewestFrames(Peekable<SortedFrames>);
+
+impl NewestFrames {
+    fn of(&mut self, page: PageNumber) -> Result<Option<u32>> {
+        let before =
+            |next: &Result<(PageNumber, u32)>| matches!(next, Ok((next, _)) if *next < page);
+        while self.0.next_if(before).is_some() {}
+        let here =
+            |next: &Result<(PageNumber, u32)>| !matches!(next, Ok((next, _)) if *next != page);
+        let found = self.0.next_if(here).transpose()?;
+        Ok(found.map(|(_, frame)| frame))
+    }
+}
+
 struct Collector {
     touched: RoaringBitmap,
     sizes: SizeHistory,
     commits: u64,
-    newest: Vec<(u32, u32)>,
+    newest: FrameSorter,
     /// Page, size and content of the frame before, if it ended a commit.
     last: Option<(PageNumber, PageCount, u64)>,
 }
 
 impl Collector {
-    fn take(&mut self, frame: &Frame<'_>) {
+    fn take(&mut self, frame: &Frame<'_>) -> Result<()> {
         self.touched.insert(frame.page.get());
-        self.newest.push((frame.page.get(), frame.number));
-        if self.newest.len() >= COLLECTED.max(2 * self.touched.len() as usize) {
-            compact(&mut self.newest);
-        }
+        self.newest.push(frame.page, frame.number)?;
         let Some(size) = frame.commit else {
             self.last = None;
-            return;
+            return Ok(());
         };
         self.sizes.commit(frame.number, size);
         let commit = (frame.page, size, xxh3_64(frame.data));
@@ -142,13 +152,8 @@ impl Collector {
             self.commits += 1;
         }
         self.last = Some(commit);
+        Ok(())
     }
-}
-
-/// Keeps the newest frame of each page, sorted by page.
-fn compact(newest: &mut Vec<(u32, u32)>) {
-    newest.sort_unstable_by_key(|(page, frame)| (*page, u32::MAX - *frame));
-    newest.dedup_by_key(|(page, _)| *page);
 }
 
 /// Why a stretch cannot be followed, as a reason for a rebase; errors of the file system are errors.

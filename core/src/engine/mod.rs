@@ -2,6 +2,7 @@
 
 mod adopt;
 mod anchor;
+mod budget;
 mod capture;
 mod checkpoint;
 mod control;

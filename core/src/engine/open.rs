@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::adopt;
 use super::anchor::{Anchor, Permission, RemoteHead, anchor, permitted};
+use super::budget::Room;
 use super::capture::{Batch, Body, Capture, Captured, Rebase, Turn};
 use super::encode::{FileMeta, Seen};
 use super::image::ImageJob;
@@ -234,7 +235,13 @@ impl Opening {
                 continue;
             }
             let followed = self.disk.spool.open_file(file).and_then(|reader| {
-                adopt::follow(&mut self.disk.table, &place, reader, self.source.wal()?)
+                adopt::follow(
+                    &mut self.disk.table,
+                    &place,
+                    reader,
+                    self.source.wal()?,
+                    &self.scratch,
+                )
             });
             match followed {
                 Ok(reached) => place = reached,
@@ -246,7 +253,13 @@ impl Opening {
             }
         }
         for (key, file) in stored {
-            match adopt::follow(&mut self.disk.table, &place, file, self.source.wal()?) {
+            match adopt::follow(
+                &mut self.disk.table,
+                &place,
+                file,
+                self.source.wal()?,
+                &self.scratch,
+            ) {
                 Ok(reached) => place = reached,
                 Err(error) => {
                     tracing::warn!(%key, %error, "a file of our own does not continue our state");
@@ -463,15 +476,15 @@ impl Opening {
         let ends = Captured::of(capture.source.view()).place();
         if rebase.is_none() && captured.place() != ends {
             // From here on the resting transaction is the captured state, which nothing can take away.
-            match capture.turn(Seen::at(self.now), 0, true)? {
+            match capture.turn(Seen::at(self.now), Room::none(), true)? {
                 Turn::Nothing => {}
                 Turn::Batch(batch) => queue.push_back(*batch),
-                Turn::Broken(why) => queue.extend(capture.rebase(why, self.now, 0)?),
+                Turn::Broken(why) => queue.extend(capture.rebase(why, self.now)?),
             }
         }
         if let Some(why) = rebase {
             let view = *capture.source.view();
-            queue.extend(capture.rebase_here(&view, why, self.now, 0)?);
+            queue.extend(capture.rebase_here(&view, why, self.now)?);
         }
         capture.spool.drop_strays()?;
         let needs_base = self.remote.as_ref().is_none_or(|remote| !remote.has_start);

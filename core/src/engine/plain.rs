@@ -23,7 +23,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::anchor::{Permission, RemoteHead, continues, permitted};
@@ -33,7 +32,7 @@ use super::image::{ImageJob, ImageKind};
 use super::open::Disk;
 use super::remote::Remote;
 use super::session::Taken;
-use super::ship::{Bytestream, Target, blocking, ship};
+use super::ship::{Bytestream, PieceSource, Target, blocking, ship};
 use super::staged::{Facts, Staged, stage, sums};
 use super::tenure::{Bid, acquire};
 use super::watch::{WatchOptions, host_name};
@@ -454,9 +453,9 @@ impl Upload<'_> {
             _ => self.layout.incremental(header.range),
         };
         let put = Put::new_object().created(header.timestamp).tier(tier);
-        let (sender, pieces) = mpsc::channel(1);
+        let (pieces, requests) = PieceSource::new();
         let staged = self.staged.clone();
-        let encoding = blocking(move || staged.send(job, &sender));
+        let encoding = blocking(move || staged.send(job, requests));
         let body = Bytestream::Pieces(pieces);
         let shipping = ship(
             self.target.clone(),

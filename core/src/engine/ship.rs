@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::image::Piece;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +22,30 @@ pub(super) enum Bytestream {
     /// In the spool, `size` bytes.
     File { path: PathBuf, size: u64 },
     /// As an image makes them.
-    Pieces(mpsc::Receiver<Piece>),
+    Pieces(PieceSource),
+}
+
+/// Whoever makes the pieces answers here.
+pub(super) type Wanted = oneshot::Sender<Piece>;
+
+/// Where the pieces of an image come from. Each is made when it is asked for, so that there is one at a
+/// time.
+#[derive(Debug)]
+pub(super) struct PieceSource(mpsc::Sender<Wanted>);
+
+impl PieceSource {
+    /// A source, and where its requests arrive.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Wanted>) {
+        let (requests, receiver) = mpsc::channel(1);
+        (Self(requests), receiver)
+    }
+
+    /// The next piece. Errors: Cancelled once nobody makes any.
+    async fn next(&self) -> Result<Piece> {
+        let (wanted, piece) = oneshot::channel();
+        self.0.send(wanted).await.map_err(|_| given_up())?;
+        piece.await.map_err(|_| given_up())
+    }
 }
 
 /// Where files go, and under which lease.
@@ -247,10 +270,10 @@ async fn streamed(
     target: &Target,
     key: &str,
     header: &Header,
-    mut pieces: mpsc::Receiver<Piece>,
+    pieces: PieceSource,
     put: Put,
 ) -> Result<Shipped> {
-    let first = match pieces.recv().await.ok_or_else(given_up)? {
+    let first = match pieces.next().await? {
         Piece::Last(bytes) => {
             let size = bytes.len() as u64;
             return match target.lease.put(key, bytes, put).await? {
@@ -268,7 +291,7 @@ async fn streamed(
     let sent = async {
         upload.part(first).await?;
         loop {
-            let (bytes, last) = match pieces.recv().await.ok_or_else(given_up)? {
+            let (bytes, last) = match pieces.next().await? {
                 Piece::Part(bytes) => (bytes, false),
                 Piece::Last(bytes) => (bytes, true),
             };

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::anchor::Permission;
+use super::budget::Budget;
 use super::checkpoint::Barrier;
 use super::event::WatchEvent;
 use super::session::{Command, Policy};
@@ -54,6 +55,9 @@ pub struct WatchOptions {
     pub lease_duration: Duration,
     /// When to end.
     pub until: Until,
+    /// What captured commits may take of the memory, in bytes, until they are spooled or stored; all
+    /// databases together.
+    pub memory_limit: u64,
     /// How long a stop may take.
     pub grace: Duration,
     /// The time of day.
@@ -142,6 +146,7 @@ impl Watch {
             clock: options.clock,
             events,
             images: Arc::new(Semaphore::new(IMAGES)),
+            memory: Budget::new(options.memory_limit),
             waker: waker.clone(),
             grace: options.grace,
             holder: (HolderId::random(), host_name()),

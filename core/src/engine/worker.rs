@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::anchor::{Permission, counts, permitted};
+use super::budget::Budget;
 use super::capture::PART_BYTES;
 use super::control;
 use super::event::{Happening, WatchEvent};
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     /// Images that may stream at once: each holds some parts in memory.
     pub(super) images: Arc<Semaphore>,
     pub(super) waker: Arc<Waker>,
+    /// For captured commits.
+    pub(super) memory: Arc<Budget>,
     /// How long a stop may take.
     pub(super) grace: Duration,
     /// This process among the holders of leases, and its name for people.

@@ -93,7 +93,7 @@ impl From<ScanError> for Error {
 ///
 /// What `sink` got counts only once this has returned the new cursor: until then nothing proves that
 /// the frames lead to the state that the read transaction sees. `buffer` is resized to
-/// [`CHUNK_BYTES`] (more for large pages) and may be used again.
+/// what one read needs, [`CHUNK_BYTES`] at most (more for large pages), and may be used again.
 pub fn scan(
     wal: &File,
     from: &WalCursor,
@@ -108,7 +108,8 @@ pub fn scan(
         });
     }
     let size = frame_bytes(from.page_size());
-    let per_chunk = (CHUNK_BYTES / size).max(1);
+    let frames = end.frames.saturating_sub(from.frame()) as usize;
+    let per_chunk = (CHUNK_BYTES / size).min(frames).max(1);
     buffer.resize(per_chunk * size, 0);
     let mut at = *from;
     while at.frame() < end.frames {

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::super::capture::{Body, PART_BYTES};
 use super::super::event::{Happening, SnapshotReason};
 use super::super::image::{ImageKind, Piece};
-use super::super::ship::{Bytestream, Shipped, ship};
-use super::{Backoff, End, Session, Taken};
+use super::super::ship::{Bytestream, PieceSource, Shipped, Wanted, ship};
+use super::{Backoff, End, Session, Taken, died};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Header;
 use crate::manifest::{FileEntry, FileKey};
@@ -22,13 +22,39 @@ pub(super) struct Image {
     position: Position,
     /// Frames captured since the last snapshot when this one began.
     frames: u64,
-    /// Where the parts go; nothing once the last one went.
-    pub(super) pieces: Option<mpsc::Sender<Piece>>,
+    /// Where the next part is asked for; nothing once the last one went.
+    pub(super) pieces: Option<mpsc::Receiver<Wanted>>,
     /// Pages in the file, once it is encoded.
     pages: u64,
     pub(super) task: JoinHandle<Result<Shipped>>,
     /// The place among the process's streaming images.
     _slot: OwnedSemaphorePermit,
+}
+
+/// What comes from an image.
+pub(super) enum ImageNews {
+    /// The upload ended.
+    Ended(Result<Result<Shipped>>),
+    /// It wants the next part.
+    Wants(Wanted),
+}
+
+/// Waits for news of `image`.
+pub(super) async fn news(image: &mut Option<Image>) -> ImageNews {
+    let Some(Image { task, pieces, .. }) = image else {
+        return std::future::pending().await;
+    };
+    let request = async {
+        match pieces {
+            Some(requests) => requests.recv().await,
+            None => None,
+        }
+    };
+    tokio::select! {
+        biased;
+        done = &mut *task => ImageNews::Ended(done.map_err(|error| died(&error))),
+        Some(wanted) = request => ImageNews::Wants(wanted),
+    }
 }
 
 impl Session<'_> {
@@ -85,17 +111,17 @@ impl Session<'_> {
             ImageKind::Merged(level) => (layout.merged(level, header.range), Tier::Cold),
             ImageKind::Base => (layout.incremental(header.range), Tier::Hot),
         };
-        let (pieces, receiver) = mpsc::channel(1);
+        let (source, requests) = PieceSource::new();
         let put = Put::new_object().created(header.timestamp).tier(tier);
         let target = self.context.target(&self.lease);
-        let body = Bytestream::Pieces(receiver);
+        let body = Bytestream::Pieces(source);
         let task = tokio::spawn(ship(target, key, header.clone(), body, PART_BYTES, put));
         self.image = Some(Image {
             kind: job.kind(),
             position: job.position(),
             header,
             frames: self.activity.frames,
-            pieces: Some(pieces),
+            pieces: Some(requests),
             pages: 0,
             task,
             _slot: slot,
@@ -160,8 +186,8 @@ impl Session<'_> {
         Some(now + std::time::Duration::from_millis(wait + 20))
     }
 
-    /// Encodes the next part of the image and sends it on.
-    pub(super) async fn step(&mut self, permit: mpsc::OwnedPermit<Piece>) -> Result<()> {
+    /// Encodes the next part of the image for whoever wants it.
+    pub(super) async fn step(&mut self, wanted: Wanted) -> Result<()> {
         let outcome = self
             .with(|capture, _| {
                 let piece = capture.step()?;
@@ -172,7 +198,8 @@ impl Session<'_> {
             .await;
         match outcome {
             Ok((Some(piece), pages)) => {
-                permit.send(piece);
+                // An upload that ended meanwhile wants no more.
+                let _ = wanted.send(piece);
                 if let (Some(pages), Some(image)) = (pages, &mut self.image) {
                     image.pieces = None;
                     image.pages = pages;
@@ -181,7 +208,7 @@ impl Session<'_> {
             }
             // The jobs were given up meanwhile.
             Ok((None, _)) => {
-                drop(permit);
+                drop(wanted);
                 if let Some(image) = &mut self.image {
                     image.pieces = None;
                 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::capture::{Body, Captured, Turn};
+use super::super::budget::Room;
+use super::super::capture::{Batch, Captured, Turn};
 use super::super::checkpoint::Step;
 use super::super::encode::Seen;
 use super::{End, Session};
@@ -20,7 +21,9 @@ const POLL: Duration = Duration::from_secs(10);
 /// How often where the kernel grants no watch.
 const POLL_UNWATCHED: Duration = Duration::from_millis(200);
 /// Bounds of the pause between two looks at a WAL that grows towards its checkpoint.
-const GROWING: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+const GROWING: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+/// The same where it begins to grow.
+const FIRST_GROWTH: Duration = Duration::from_millis(10);
 /// A header that is being written or recovered is looked at again this soon.
 const TORN: Duration = Duration::from_millis(1);
 /// A captured batch larger than this goes to the spool.
@@ -40,6 +43,8 @@ pub(super) struct Gaze {
     names_checked: Instant,
     names_changed: bool,
     watched: bool,
+    /// The next write is an event.
+    armed: bool,
 }
 
 impl Gaze {
@@ -53,6 +58,7 @@ impl Gaze {
             names_checked: now,
             names_changed: false,
             watched: true,
+            armed: false,
         }
     }
 
@@ -62,6 +68,10 @@ impl Gaze {
         let grown = f64::from(frames.saturating_sub(before));
         let missing = f64::from(threshold.saturating_sub(frames));
         let passed = now.duration_since(at).as_secs_f64();
+        if passed > 2.0 * GROWING.1.as_secs_f64() {
+            // It was quiet until now, which says nothing about what begins.
+            return FIRST_GROWTH;
+        }
         if grown <= 0.0 {
             return GROWING.1;
         }
@@ -75,9 +85,11 @@ impl Session<'_> {
     pub(super) fn woken(&mut self, kind: WakeKind) {
         match kind {
             WakeKind::Written => {}
+            // It may be another file now.
             WakeKind::Names | WakeKind::Missed => self.gaze.names_changed = true,
             WakeKind::Unwatched => self.gaze.watched = false,
         }
+        self.gaze.armed = false;
         self.gaze.glance = GLANCE.0;
         self.gaze.next = self.gaze.next.min(Instant::now());
     }
@@ -150,7 +162,7 @@ impl Session<'_> {
 
     fn ship_at(&self, now: Instant) -> Instant {
         self.last_ship
-            .map_or(now, |last| last + self.policy.sync_interval)
+            .map_or(now, |last| last + self.policy.spacing())
     }
 
     /// Compares the names with our descriptors now and then (invariant 13).
@@ -189,18 +201,20 @@ impl Session<'_> {
             last: now,
         };
         let merge = self.is_shipped() && self.has_base;
+        let budget = self.context.shared.memory.clone();
         let outcome = self
             .with(move |capture, queue| {
                 if merge {
                     capture.begin_merges(now)?;
                 }
                 let peek = capture.source.peek()?;
-                let spool = capture.needs_spool(peek.header.frames, BATCH_MEMORY);
+                let mut room = budget.take(BATCH_MEMORY);
+                let spool = capture.needs_spool(peek.header.frames, room.bytes());
                 if spool {
                     capture.spool(queue.iter_mut())?;
+                    room = Room::none();
                 }
-                let may_restart = queue.iter().all(is_safe);
-                let room = if spool { 0 } else { BATCH_MEMORY };
+                let may_restart = queue.iter().all(Batch::outlives_us);
                 match capture.turn(seen, room, may_restart)? {
                     Turn::Nothing => Ok(None),
                     Turn::Batch(batch) => {
@@ -211,7 +225,7 @@ impl Session<'_> {
                     Turn::Broken(why) => {
                         tracing::warn!(reason = why.reason, message = %why.message, "rebasing");
                         capture.spool(queue.iter_mut())?;
-                        let batch = capture.rebase(why, now, 0)?;
+                        let batch = capture.rebase(why, now)?;
                         let found = batch.is_some();
                         queue.extend(batch);
                         Ok(found.then_some(1))
@@ -287,14 +301,17 @@ impl Session<'_> {
             return Ok(None);
         }
         self.gaze.glance = GLANCE.0;
-        self.gaze.watched = self.context.arm();
-        // A write between the look and the watch would be seen by nobody.
-        let Some(again) = self.peek(now)? else {
-            return Ok(None);
-        };
-        if self.note(&again) || again.writing {
-            self.gaze.next = now;
-            return Ok(None);
+        if !self.gaze.armed {
+            self.gaze.watched = self.context.arm();
+            self.gaze.armed = self.gaze.watched;
+            // A write between the look and the watch would be seen by nobody.
+            let Some(again) = self.peek(now)? else {
+                return Ok(None);
+            };
+            if self.note(&again) || again.writing {
+                self.gaze.next = now;
+                return Ok(None);
+            }
         }
         self.gaze.next = now
             + if self.gaze.watched {
@@ -304,11 +321,6 @@ impl Session<'_> {
             };
         Ok(None)
     }
-}
-
-/// Whether a batch outlives the process.
-fn is_safe(batch: &super::Batch) -> bool {
-    !matches!(batch.body, Body::Memory(_))
 }
 
 /// What an error of the blocking half means for the session.

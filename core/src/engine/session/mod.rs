@@ -32,18 +32,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use self::images::Image;
+use self::images::{Image, ImageNews};
 use self::look::Gaze;
 use self::publish::Index;
+use super::budget::Room;
 use super::capture::{Batch, Body, Capture, Turn};
 use super::checkpoint::{Barrier, CheckpointPolicy};
 use super::encode::Seen;
 use super::event::SnapshotReason;
-use super::image::Piece;
 use super::open::Opened;
 use super::ship::Shipped;
 use super::status::DatabaseState;
@@ -98,6 +98,14 @@ pub(super) struct Policy {
     pub(super) snapshots: SnapshotPolicy,
     pub(super) checkpoint_pages: u32,
     pub(super) barrier: Barrier,
+}
+
+impl Policy {
+    /// How long after the last object the next one is made, under sustained writing. The rest of the interval
+    /// is for the upload, so that a commit is durable within it.
+    fn spacing(&self) -> Duration {
+        self.sync_interval * 3 / 4
+    }
 }
 
 /// How a session ended.
@@ -289,7 +297,6 @@ impl<'w> Session<'w> {
     async fn wait(&mut self) -> Result<()> {
         let deadline = self.deadline();
         let stopping = self.stopping;
-        let pieces = self.image.as_ref().and_then(|image| image.pieces.clone());
         tokio::select! {
             biased;
             () = self.context.stop.cancelled(), if !stopping => {
@@ -297,7 +304,6 @@ impl<'w> Session<'w> {
                 Ok(())
             }
             done = join(&mut self.upload), if self.upload.is_some() => self.uploaded(done).await,
-            done = join_image(&mut self.image), if self.image.is_some() => self.imaged(done).await,
             done = join(&mut self.index.task), if self.index.task.is_some() => {
                 self.published(done).await
             }
@@ -310,7 +316,10 @@ impl<'w> Session<'w> {
                 Ok(())
             }
             // Last: a store that is quicker than we encode must not keep us from everything else.
-            Some(permit) = reserve(pieces.clone()), if pieces.is_some() => self.step(permit).await,
+            news = images::news(&mut self.image), if self.image.is_some() => match news {
+                ImageNews::Ended(done) => self.imaged(done).await,
+                ImageNews::Wants(part) => self.step(part).await,
+            },
             () = sleep_until(deadline) => Ok(()),
         }
     }
@@ -477,7 +486,7 @@ impl<'w> Session<'w> {
         let seen = Seen::at(self.now());
         self.with(move |capture, queue| {
             capture.spool(queue.iter_mut())?;
-            if let Turn::Batch(batch) = capture.turn(seen, 0, true)? {
+            if let Turn::Batch(batch) = capture.turn(seen, Room::none(), true)? {
                 queue.push_back(*batch);
             }
             Ok(())
@@ -500,17 +509,29 @@ impl<'w> Session<'w> {
             DatabaseState::Lagging
         };
         let wal_bytes = self.gaze.wal_bytes;
+        let durable = self.durable.filter(|_| self.has_base);
         self.context.status.send_if_modified(|status| {
-            let before = status.clone();
-            status.txid = Some(txid);
-            status.durable_txid = self.durable.filter(|_| self.has_base);
-            status.pending_since = pending;
+            // Nobody is woken for a length alone.
             status.spool_bytes = spool;
             status.wal_bytes = wal_bytes;
-            if status.error.is_none() {
-                status.state = state;
-            }
-            *status != before
+            let state = match status.error {
+                Some(_) => status.state,
+                None => state,
+            };
+            let news = (Some(txid), durable, pending, state);
+            let known = (
+                status.txid,
+                status.durable_txid,
+                status.pending_since,
+                status.state,
+            );
+            (
+                status.txid,
+                status.durable_txid,
+                status.pending_since,
+                status.state,
+            ) = news;
+            news != known
         });
     }
 
@@ -543,20 +564,6 @@ async fn join<T>(task: &mut Option<JoinHandle<T>>) -> Result<T> {
             *task = None;
             done
         }
-        None => std::future::pending().await,
-    }
-}
-
-async fn join_image(image: &mut Option<Image>) -> Result<Result<Shipped>> {
-    match image {
-        Some(running) => (&mut running.task).await.map_err(|error| died(&error)),
-        None => std::future::pending().await,
-    }
-}
-
-async fn reserve(pieces: Option<mpsc::Sender<Piece>>) -> Option<mpsc::OwnedPermit<Piece>> {
-    match pieces {
-        Some(pieces) => pieces.reserve_owned().await.ok(),
         None => std::future::pending().await,
     }
 }

@@ -21,7 +21,7 @@ impl Session<'_> {
             return;
         };
         let body = match &batch.body {
-            Body::Memory(bytes) => Bytestream::Memory(bytes.clone()),
+            Body::Memory(bytes, _) => Bytestream::Memory(bytes.clone()),
             Body::Spooled(file) => Bytestream::File {
                 path: capture.spool.path(file),
                 size: file.size,
@@ -85,7 +85,7 @@ impl Session<'_> {
                 let Some(front) = queue.pop_front() else {
                     return Ok(None);
                 };
-                capture.stored(&front)?;
+                capture.stored(&front, queue)?;
                 Ok(Some(front))
             })
             .await?;
