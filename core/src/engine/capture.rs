@@ -18,10 +18,11 @@ use super::checkpoint::{BARRIER_LIMIT, Outcome};
 use super::encode::{Before, FileMeta, Pages, Seen, encode_changes};
 use super::frames::{self, NewestFrames, Stretch};
 use super::image::{ImageJob, ImageKind, Piece};
+use super::join::{self, Joined, Part};
 use super::levels::Levels;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Header, Mark, Spill, WalSpan};
+use crate::ltx::{HEADER_BYTES, Header, Mark, Spill, WalSpan};
 use crate::sqlite::{Side, Source, View};
 use crate::state::{Entries, Huge, PageTable, Place, Spool, SpoolFile, Staged, WalPlace};
 use crate::types::{Checksum, PageNumber, PageSum, Position, StreamId, Timestamp, TxidRange};
@@ -31,13 +32,17 @@ use crate::wal::WalCursor;
 /// the disk. 28 bytes each.
 const LAYER_PAGES: u64 = 64 * 1024;
 
+/// Batches that wait in memory, each a layer over the page table.
+const MOST_LAYERS: usize = 64;
+
 /// Passive checkpoints in a row before the barrier, and the frames that it may leave for behind it: they
 /// are copied and synced while writers wait.
-const PASSES: u32 = 4;
-const SHORT_REST: u32 = 200;
+const PASSES: u32 = 2;
+const SHORT_REST: u32 = 1000;
 
-/// How often and how long somebody else's checkpoint is waited for behind the barrier.
-const BUSY_TRIES: u32 = 8;
+/// How often and how long somebody else's checkpoint is waited for behind the barrier: it does our work, and as
+/// long as it runs its writer waits anyway.
+const BUSY_TRIES: u32 = 15;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Bytes of an image that are sent at once; S3 takes parts from 5 MiB.
@@ -89,6 +94,20 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// The one batch that stands for all of `batches`; none for none.
+    pub(crate) fn joined(batches: VecDeque<Self>, joined: Joined, body: Body) -> Option<Self> {
+        let (first, last) = (batches.front()?.seen.first, batches.back()?.seen.last);
+        Some(Self {
+            header: joined.header,
+            post: joined.post,
+            frames: batches.iter().map(|batch| batch.frames).sum(),
+            pages: joined.pages,
+            seen: Seen { first, last },
+            body,
+            rebase: None,
+        })
+    }
+
     /// Whether its bytes outlive the process.
     pub(crate) fn outlives_us(&self) -> bool {
         !matches!(self.body, Body::Memory(..))
@@ -118,11 +137,37 @@ pub(crate) enum Body {
     Streamed,
 }
 
+impl Body {
+    /// Its size in bytes; 0 where it is not known yet.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Self::Memory(bytes, _) => bytes.len() as u64,
+            Self::Spooled(file) => file.size,
+            Self::Streamed => 0,
+        }
+    }
+
+    /// Where its bytes are to be read.
+    pub(crate) fn part(&self, spool: &Spool) -> Option<Part> {
+        match self {
+            Self::Memory(bytes, _) => Some(Part::Memory(bytes.clone())),
+            Self::Spooled(file) => Some(Part::File {
+                path: spool.path(file),
+                size: file.size,
+            }),
+            Self::Streamed => None,
+        }
+    }
+}
+
 /// What a turn found.
 #[derive(Debug)]
 pub(crate) enum Turn {
     /// Nothing new was committed.
     Nothing,
+    /// Not before everything captured is spooled or stored: the log could restart from the newer state, or what
+    /// is new does not fit beside what waits in memory.
+    Held,
     /// New commits.
     Batch(Box<Batch>),
     /// The frames cannot be followed.
@@ -141,6 +186,8 @@ pub(crate) struct Capture {
     pub(crate) captured: Captured,
     pub(crate) stream: StreamId,
     pub(crate) tracked: bool,
+    /// Batches within it become one object.
+    pub(crate) interval: Duration,
     pub(crate) scratch: PathBuf,
     pub(crate) clock: Clock,
     /// Why the jobs under way were given up, until somebody asks.
@@ -161,7 +208,7 @@ impl Capture {
     /// nothing may land on read mark 0, which lets the WAL restart.
     pub(crate) fn turn(&mut self, seen: Seen, room: Room, may_restart: bool) -> Result<Turn> {
         if self.source.is_guarded() && !may_restart {
-            return Ok(Turn::Nothing);
+            return Ok(Turn::Held);
         }
         self.source.release_guard();
         let view = self.source.begin_turn()?;
@@ -172,7 +219,7 @@ impl Capture {
         };
         if view.restartable && !may_restart {
             self.source.cancel_turn()?;
-            return Ok(Turn::Nothing);
+            return Ok(Turn::Held);
         }
         match self.follow(&view, seen, room) {
             // What a transaction on mark 0 found must be durable before the older one ends.
@@ -186,7 +233,7 @@ impl Capture {
                 self.source.end_turn()?;
                 Ok(turn)
             }
-            Ok(turn @ Turn::Broken(_)) => {
+            Ok(turn @ (Turn::Held | Turn::Broken(_))) => {
                 self.source.cancel_turn()?;
                 Ok(turn)
             }
@@ -254,9 +301,22 @@ impl Capture {
                 "committed frames without a commit",
             ));
         }
+        let candidates = stretch.candidates(view.page_count);
+        if self.table.pending_layers() > 0 && !self.fits(&candidates, &room) {
+            return Ok(Turn::Held);
+        }
         self.save_overlays(&stretch)?;
         self.encode(&wal, &stretch, newest, view, seen, room)
             .map(|batch| Turn::Batch(Box::new(batch)))
+    }
+
+    /// Whether a batch of `candidates` may wait in memory.
+    fn fits(&self, candidates: &RoaringBitmap, room: &Room) -> bool {
+        let raw = candidates.len() * u64::from(self.place.page_size.get());
+        room.bytes() > 0
+            && raw <= room.bytes()
+            && candidates.len() <= LAYER_PAGES
+            && self.table.pending_layers() < MOST_LAYERS
     }
 
     /// Gives the jobs under way the old version of every page that the stretch changes.
@@ -357,7 +417,7 @@ impl Capture {
             count: self.place.page_count,
             sum: self.place.sum,
         };
-        let small = raw <= room.bytes() && candidates.len() <= LAYER_PAGES;
+        let small = self.fits(&candidates, &room);
         let sink = if small {
             let mut bytes = Vec::with_capacity(1024 + (raw / 2).min(1 << 20) as usize);
             bytes.extend_from_slice(&[0; 100]);
@@ -436,31 +496,69 @@ impl Capture {
         }
     }
 
-    /// Whether the next batch of `frames` frames must find everything before it in the spool.
-    pub(crate) fn needs_spool(&self, frames: u32, room: u64) -> bool {
-        let pages = u64::from(frames);
-        pages * u64::from(self.place.page_size.get()) > room || pages > LAYER_PAGES
-    }
-
-    /// Puts all batches, oldest first, into the spool, so that the state on disk may move past them.
-    pub(crate) fn spool<'a>(&mut self, batches: impl Iterator<Item = &'a mut Batch>) -> Result<()> {
-        for batch in batches {
-            if let Body::Memory(bytes, _) = &batch.body {
-                let file = self.spool.add(batch.header.range, &[bytes])?;
-                self.table.commit()?;
-                batch.body = Body::Spooled(file);
+    /// Puts all batches into the spool, so that the state on disk may move past them. The first `sending` of
+    /// them are on their way and stay as they are; others become one file where they are of one interval.
+    pub(crate) fn spool(&mut self, queue: &mut VecDeque<Batch>, sending: usize) -> Result<()> {
+        let mut at = 0;
+        while let Some(batch) = queue.get_mut(at) {
+            let run = match &batch.body {
+                Body::Memory(bytes, _) if at < sending => {
+                    let file = self.spool.add(batch.header.range, &[bytes])?;
+                    self.table.commit()?;
+                    batch.body = Body::Spooled(file);
+                    0
+                }
+                Body::Memory(..) => {
+                    let waiting = queue.range(at..).take_while(|batch| !batch.outlives_us());
+                    join::run_length(waiting, self.interval)
+                }
+                Body::Spooled(_) | Body::Streamed => 0,
+            };
+            if run > 0 {
+                self.spool_run(queue, at, run)?;
             }
+            at += 1;
         }
         self.source.release_guard();
         Ok(())
     }
 
-    /// The store has `batch`, the oldest one; `rest` are those behind it.
-    pub(crate) fn stored(&mut self, batch: &Batch, rest: &VecDeque<Batch>) -> Result<()> {
-        match &batch.body {
-            Body::Memory(..) => self.table.commit().map(drop)?,
-            Body::Spooled(file) => self.spool.stored(file.range)?,
-            Body::Streamed => {}
+    /// Puts `run` batches in memory, from the one at `at` on, into one file of the spool.
+    fn spool_run(&mut self, queue: &mut VecDeque<Batch>, at: usize, run: usize) -> Result<()> {
+        let parts: Vec<_> = queue
+            .range(at..at + run)
+            .filter_map(|batch| batch.body.part(&self.spool))
+            .collect();
+        let staged = self.spool.stage(HEADER_BYTES)?;
+        let (joined, done) = join::join_to(staged, &parts, &self.scratch)?;
+        let file = self
+            .spool
+            .publish(done.out, &done.header, joined.header.range)?;
+        self.table.commit_joined(run)?;
+        let rest = queue.split_off(at + run);
+        let joined = Batch::joined(queue.split_off(at), joined, Body::Spooled(file));
+        queue.extend(joined);
+        queue.extend(rest);
+        Ok(())
+    }
+
+    /// The store has `batches`, the oldest ones, as one object; `rest` are those behind them.
+    pub(crate) fn stored(
+        &mut self,
+        batches: &VecDeque<Batch>,
+        rest: &VecDeque<Batch>,
+    ) -> Result<()> {
+        let mut layers = 0;
+        for batch in batches {
+            match &batch.body {
+                Body::Memory(..) => layers += 1,
+                // What is spooled comes before what is in memory.
+                Body::Spooled(file) => self.spool.stored(file.range)?,
+                Body::Streamed => {}
+            }
+        }
+        if layers > 0 {
+            self.table.commit_joined(layers)?;
         }
         if rest.iter().all(Batch::outlives_us) {
             self.source.release_guard();
@@ -556,11 +654,13 @@ impl Capture {
         batches: &mut Vec<Batch>,
     ) -> Result<Outcome> {
         // Each pass finds less: what writers added during the one before.
-        for _ in 0..PASSES {
+        let passes = if barrier { PASSES } else { 1 };
+        for _ in 0..passes {
             if self.turn_into(seen, batches)? {
                 return Ok(Outcome::Restartable);
             }
-            if self.copy_back()?.is_some_and(|left| left <= SHORT_REST) {
+            let left = self.copy_back()?;
+            if left.is_some_and(|left| left <= SHORT_REST) {
                 break;
             }
         }
@@ -607,6 +707,16 @@ impl Capture {
         }
     }
 
+    /// Copies back what is captured, without waiting for anybody, so that less is left to do once the log is
+    /// long.
+    pub(crate) fn ease(&mut self) -> Result<()> {
+        if self.source.is_guarded() {
+            // Everything is copied back already.
+            return Ok(());
+        }
+        self.copy_back().map(drop)
+    }
+
     /// A passive checkpoint; how many frames it left, unless somebody else is at it.
     fn copy_back(&mut self) -> Result<Option<u32>> {
         match self.source.checkpoint_passive() {
@@ -620,6 +730,7 @@ impl Capture {
     fn turn_into(&mut self, seen: Seen, batches: &mut Vec<Batch>) -> Result<bool> {
         match self.turn(seen, Room::none(), true)? {
             Turn::Nothing => Ok(self.source.view().restartable),
+            Turn::Held => Ok(false),
             Turn::Batch(batch) => {
                 batches.push(*batch);
                 Ok(self.source.view().restartable)

@@ -38,6 +38,8 @@ pub enum Barrier {
 pub(crate) enum Step {
     /// Nothing.
     Leave,
+    /// Capture what the log grew by, and copy back what is captured: it grows quickly.
+    Follow,
     /// Checkpoint, without taking the write lock.
     Passive,
     /// Checkpoint; where writers never pause, with the barrier.
@@ -54,6 +56,8 @@ pub(crate) struct CheckpointPolicy {
     pause: Duration,
     late: Duration,
     not_before: Option<Instant>,
+    /// When a checkpoint without the barrier that was late may be tried again.
+    not_passive_before: Option<Instant>,
 }
 
 impl CheckpointPolicy {
@@ -65,31 +69,62 @@ impl CheckpointPolicy {
             pause: FIRST_PAUSE,
             late: FIRST_LATE,
             not_before: None,
+            not_passive_before: None,
         }
     }
 
-    /// The next step for a WAL of `frames` frames.
-    pub(crate) fn step(&self, frames: u32, now: Instant) -> Step {
-        if self.threshold == 0 || frames < self.threshold {
+    /// The next step for a WAL of `frames` frames, of which `behind` are not captured.
+    pub(crate) fn step(&self, frames: u32, behind: u32, now: Instant) -> Step {
+        let rested = |at: Option<Instant>| at.is_none_or(|at| now >= at);
+        if self.threshold == 0 {
             return Step::Leave;
         }
-        if self.not_before.is_some_and(|at| now < at) {
-            return Step::Leave;
+        let barrier = self.barrier == Barrier::Auto && frames >= self.threshold;
+        if barrier && rested(self.not_before) {
+            return Step::Barrier;
         }
-        match self.barrier {
-            Barrier::Auto => Step::Barrier,
-            Barrier::Off => Step::Passive,
+        // Writers that pause let it restart without the barrier; in a burst it would be time lost.
+        let calm = behind < self.follow_at() / 4 || self.barrier == Barrier::Off;
+        let passive = calm && frames >= self.passive_at() && rested(self.not_before);
+        if passive && rested(self.not_passive_before) {
+            return Step::Passive;
+        }
+        if behind >= self.follow_at() {
+            Step::Follow
+        } else {
+            Step::Leave
         }
     }
 
-    /// A checkpoint ended.
-    pub(crate) fn done(&mut self, outcome: Outcome, now: Instant) {
+    /// The length at which there is something to do next, for a WAL of `frames` frames, `behind` not captured.
+    pub(crate) fn next_step(&self, frames: u32, behind: u32) -> u32 {
+        let follow = frames
+            .saturating_sub(behind)
+            .saturating_add(self.follow_at());
+        [self.passive_at(), self.threshold]
+            .into_iter()
+            .filter(|at| *at > frames)
+            .fold(follow, u32::min)
+    }
+
+    fn follow_at(&self) -> u32 {
+        (self.threshold / 4).max(1)
+    }
+
+    fn passive_at(&self) -> u32 {
+        (self.threshold - self.threshold / 4).max(1)
+    }
+
+    /// A checkpoint ended, which had the barrier or not.
+    pub(crate) fn done(&mut self, outcome: Outcome, barrier: bool, now: Instant) {
         match outcome {
             Outcome::Restartable => {
                 self.pause = FIRST_PAUSE;
                 self.late = FIRST_LATE;
                 self.not_before = None;
+                self.not_passive_before = None;
             }
+            Outcome::Late if !barrier => self.not_passive_before = Some(now + LONGEST_LATE),
             Outcome::Late => {
                 self.not_before = Some(now + self.late);
                 self.late = (self.late * 2).min(LONGEST_LATE);
@@ -99,11 +134,6 @@ impl CheckpointPolicy {
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             }
         }
-    }
-
-    /// When a checkpoint that is put off may be tried again.
-    pub(crate) fn not_before(&self) -> Option<Instant> {
-        self.not_before
     }
 }
 
@@ -115,34 +145,44 @@ mod tests {
     fn a_long_wal_is_checkpointed_with_patience_where_others_block() {
         let now = Instant::now();
         let mut policy = CheckpointPolicy::new(4000, Barrier::Auto);
-        assert_eq!(policy.step(3999, now), Step::Leave);
-        assert_eq!(policy.step(4000, now), Step::Barrier);
+        assert_eq!(policy.step(2999, 999, now), Step::Leave);
+        assert_eq!(policy.step(2999, 1000, now), Step::Follow);
+        assert_eq!(policy.step(3000, 249, now), Step::Passive);
+        assert_eq!(policy.step(3000, 250, now), Step::Leave, "a burst");
+        policy.done(Outcome::Late, false, now);
+        assert_eq!(policy.step(3999, 999, now), Step::Leave, "writers go on");
+        assert_eq!(policy.step(3999, 1000, now), Step::Follow);
+        assert_eq!(policy.step(4000, 9, now), Step::Barrier);
+        assert_eq!(policy.next_step(500, 200), 1300);
+        assert_eq!(policy.next_step(2500, 200), 3000);
+        assert_eq!(policy.next_step(3500, 0), 4000);
+        assert_eq!(policy.next_step(9000, 0), 10_000);
         for outcome in [Outcome::Blocked, Outcome::Late] {
             let mut waited = Duration::ZERO;
             for _ in 0..20 {
-                policy.done(outcome, now + waited);
-                assert_eq!(policy.step(9000, now + waited), Step::Leave, "backs off");
+                policy.done(outcome, true, now + waited);
+                assert_eq!(policy.step(9000, 0, now + waited), Step::Leave, "backs off");
                 waited += LONGEST_PAUSE;
                 assert_eq!(
-                    policy.step(9000, now + waited),
+                    policy.step(9000, 0, now + waited),
                     Step::Barrier,
                     "but never for ever"
                 );
             }
         }
-        policy.done(Outcome::Restartable, now);
-        policy.done(Outcome::Late, now);
+        policy.done(Outcome::Restartable, true, now);
+        policy.done(Outcome::Late, true, now);
         assert_eq!(
-            policy.step(9000, now + FIRST_LATE),
+            policy.step(9000, 0, now + FIRST_LATE),
             Step::Barrier,
             "soon where only time lacked"
         );
         assert_eq!(
-            CheckpointPolicy::new(4000, Barrier::Off).step(9000, now),
+            CheckpointPolicy::new(4000, Barrier::Off).step(9000, 0, now),
             Step::Passive
         );
         assert_eq!(
-            CheckpointPolicy::new(0, Barrier::Auto).step(9000, now),
+            CheckpointPolicy::new(0, Barrier::Auto).step(9000, 9000, now),
             Step::Leave
         );
     }

@@ -10,6 +10,7 @@ mod encode;
 mod event;
 mod frames;
 mod image;
+mod join;
 mod levels;
 mod once;
 mod open;

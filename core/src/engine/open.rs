@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::adopt;
 use super::anchor::{Anchor, Permission, RemoteHead, anchor, permitted};
@@ -40,6 +41,8 @@ pub(super) struct OpenOptions {
     /// Store every page anew instead of what differs: the spool could not take that.
     pub(super) prefer_base: bool,
     pub(super) tracked: bool,
+    /// Batches within it become one object.
+    pub(super) interval: Duration,
 }
 
 /// A database that is attached and whose place in the chain is known.
@@ -81,6 +84,11 @@ impl Disk {
     /// The store has the oldest file.
     pub(super) fn stored(mut self, range: TxidRange) -> Result<()> {
         self.spool.stored(range)
+    }
+
+    /// The store has everything up to `head`.
+    pub(super) fn drop_stored(mut self, head: Option<Txid>) -> Result<()> {
+        drop_stored(&mut self.spool, head)
     }
 
     /// The last state stored or spooled.
@@ -468,6 +476,7 @@ impl Opening {
                 epoch: stream.epoch,
             },
             tracked: self.options.tracked,
+            interval: self.options.interval,
             scratch: self.scratch,
             clock: self.clock,
             abandoned: None,
@@ -477,7 +486,7 @@ impl Opening {
         if rebase.is_none() && captured.place() != ends {
             // From here on the resting transaction is the captured state, which nothing can take away.
             match capture.turn(Seen::at(self.now), Room::none(), true)? {
-                Turn::Nothing => {}
+                Turn::Nothing | Turn::Held => {}
                 Turn::Batch(batch) => queue.push_back(*batch),
                 Turn::Broken(why) => queue.extend(capture.rebase(why, self.now)?),
             }

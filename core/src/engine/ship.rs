@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::image::Piece;
+use super::join::{self, Joined, Part, join};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Lease;
 use crate::ltx::{Decoder, HEADER_BYTES, Header};
@@ -21,6 +22,8 @@ pub(super) enum Bytestream {
     Memory(Bytes),
     /// In the spool, `size` bytes.
     File { path: PathBuf, size: u64 },
+    /// Several captured files, to be joined to one.
+    Parts { parts: Vec<Part>, scratch: PathBuf },
     /// As an image makes them.
     Pieces(PieceSource),
 }
@@ -62,6 +65,8 @@ pub(super) struct Shipped {
     pub(super) bytes: u64,
     /// The header of the same pages as an earlier run stored them, where they were there already.
     pub(super) found: Option<Box<Header>>,
+    /// What the file says that several were joined to.
+    pub(super) joined: Option<Box<Joined>>,
 }
 
 /// Stores the file with `header` at `key`; it is ours and durable when this returns. Errors: Fenced if
@@ -77,15 +82,53 @@ pub(super) async fn ship(
     match body {
         Bytestream::Memory(bytes) => whole(&target, &key, bytes, put).await,
         Bytestream::File { path, size } => {
-            check_file(path.clone()).await?;
+            let file = open(path.clone()).await?;
             if size <= part as u64 {
-                let bytes = read(path, 0, size).await?;
+                check_file(path).await?;
+                let bytes = read(file, 0, size).await?;
                 return whole(&target, &key, bytes, put).await;
             }
-            spooled(&target, &key, path, size, part, put).await
+            // It is checked while it is sent, and does not become an object before.
+            let checked = tokio::spawn(check_file(path));
+            let checked = async {
+                let died = |_| Error::new(ErrorKind::Internal, "the check of a file died");
+                checked.await.map_err(died)?
+            };
+            from_file(&target, &key, file, size, part, put, checked).await
+        }
+        Bytestream::Parts { parts, scratch } => {
+            let (joined, body) = blocking(move || join(&parts, &scratch)).await?;
+            let shipped = match body {
+                join::Bytestream::Memory(bytes) => whole(&target, &key, bytes, put).await?,
+                join::Bytestream::File(file, size) => {
+                    let (file, checked) = (Arc::new(file), async { Ok(()) });
+                    if size <= part as u64 {
+                        let bytes = read(file, 0, size).await?;
+                        whole(&target, &key, bytes, put).await?
+                    } else {
+                        from_file(&target, &key, file, size, part, put, checked).await?
+                    }
+                }
+            };
+            Ok(Shipped {
+                joined: Some(Box::new(joined)),
+                ..shipped
+            })
         }
         Bytestream::Pieces(pieces) => streamed(&target, &key, &header, pieces, put).await,
     }
+}
+
+async fn open(path: PathBuf) -> Result<Arc<File>> {
+    blocking(move || {
+        let file = File::open(&path);
+        let gone = |error| {
+            let error = Error::io(path.display(), error);
+            Error::new(ErrorKind::Corrupt, format!("the spool is damaged: {error}"))
+        };
+        file.map(Arc::new).map_err(gone)
+    })
+    .await
 }
 
 async fn whole(target: &Target, key: &str, bytes: Bytes, put: Put) -> Result<Shipped> {
@@ -94,6 +137,7 @@ async fn whole(target: &Target, key: &str, bytes: Bytes, put: Put) -> Result<Shi
         PutOutcome::Stored { .. } => Ok(Shipped {
             bytes: size,
             found: None,
+            joined: None,
         }),
         PutOutcome::Refused { .. } => {
             // Ours if the answer to an earlier try was lost, or if we died before we noted it.
@@ -102,6 +146,7 @@ async fn whole(target: &Target, key: &str, bytes: Bytes, put: Put) -> Result<Shi
                 return Ok(Shipped {
                     bytes: size,
                     found: None,
+                    joined: None,
                 });
             }
             Err(occupied(target, key).await)
@@ -162,12 +207,11 @@ pub(super) fn verify(reader: impl std::io::Read) -> Result<()> {
     Ok(())
 }
 
-async fn read(path: PathBuf, offset: u64, length: u64) -> Result<Bytes> {
+async fn read(file: Arc<File>, offset: u64, length: u64) -> Result<Bytes> {
     blocking(move || {
-        let file = File::open(&path).map_err(|error| Error::io(path.display(), error))?;
         let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
         file.read_exact_at(&mut bytes, offset)
-            .map_err(|error| Error::io(path.display(), error))?;
+            .map_err(|error| Error::io("spooled file", error))?;
         Ok(bytes.into())
     })
     .await
@@ -187,13 +231,15 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
-async fn spooled(
+/// Sends a file in parts; it becomes an object once `checked` says that it is whole.
+async fn from_file(
     target: &Target,
     key: &str,
-    path: PathBuf,
+    file: Arc<File>,
     size: u64,
     part: usize,
     put: Put,
+    checked: impl Future<Output = Result<()>>,
 ) -> Result<Shipped> {
     let mut upload = target.lease.begin_upload(key, put.clone()).await?;
     let sent = async {
@@ -201,10 +247,11 @@ async fn spooled(
         while offset < size {
             let length = (size - offset).min(part as u64);
             upload
-                .part(read(path.clone(), offset, length).await?)
+                .part(read(file.clone(), offset, length).await?)
                 .await?;
             offset += length;
         }
+        checked.await?;
         target.lease.complete(key, &put, &mut *upload).await
     }
     .await;
@@ -212,15 +259,17 @@ async fn spooled(
         Ok(PutOutcome::Stored { .. }) => Ok(Shipped {
             bytes: size,
             found: None,
+            joined: None,
         }),
         Ok(PutOutcome::Refused { .. }) => {
-            let same = equals_file(&*target.store, key, path, size, part).await?;
+            let same = equals_file(&*target.store, key, file, size, part).await?;
             abandon(upload).await;
             target.lease.confirm().await?;
             if same {
                 Ok(Shipped {
                     bytes: size,
                     found: None,
+                    joined: None,
                 })
             } else {
                 Err(occupied(target, key).await)
@@ -243,7 +292,7 @@ async fn abandon(upload: Box<dyn crate::store::Upload>) {
 async fn equals_file(
     store: &dyn Store,
     key: &str,
-    path: PathBuf,
+    file: Arc<File>,
     size: u64,
     part: usize,
 ) -> Result<bool> {
@@ -258,7 +307,7 @@ async fn equals_file(
     while offset < size {
         let end = (offset + part as u64).min(size);
         let there = store.get(key, Some(offset..end)).await?.bytes;
-        if there != read(path.clone(), offset, end - offset).await? {
+        if there != read(file.clone(), offset, end - offset).await? {
             return Ok(false);
         }
         offset = end;
@@ -280,6 +329,7 @@ async fn streamed(
                 PutOutcome::Stored { .. } => Ok(Shipped {
                     bytes: size,
                     found: None,
+                    joined: None,
                 }),
                 PutOutcome::Refused { .. } => found(target, key, header).await,
             };
@@ -307,6 +357,7 @@ async fn streamed(
         Ok(PutOutcome::Stored { .. }) => Ok(Shipped {
             bytes: size,
             found: None,
+            joined: None,
         }),
         Ok(PutOutcome::Refused { .. }) => {
             abandon(upload).await;
@@ -339,6 +390,7 @@ async fn found(target: &Target, key: &str, header: &Header) -> Result<Shipped> {
         Ok(Shipped {
             bytes: object.meta.size,
             found: Some(Box::new(there)),
+            joined: None,
         })
     } else {
         Err(occupied(target, key).await)

@@ -183,6 +183,7 @@ impl Context {
             permission: options.permission,
             prefer_base: self.spool_is_too_small,
             tracked: options.tracked,
+            interval: options.policy.sync_interval,
         }
     }
 }
@@ -396,10 +397,14 @@ async fn drain_spool(context: &mut Context, dir: &Option<Arc<StateDir>>) -> Resu
         context.spool_is_too_small = true;
         return Ok(());
     };
-    if !continues_head(context, first.range.min()).await? {
+    let head = head(context, first.range.min()).await?;
+    if head.is_some_and(|head| head.next() < first.range.min()) {
         // It follows a base that never arrived; the next session makes another from the database itself.
         return Ok(());
     }
+    // What was stored as one object may still lie here as several files.
+    let (held, limit) = (dir.clone(), context.options.spool_limit);
+    blocking(move || Disk::open(held, limit)?.drop_stored(head)).await?;
     let mut pause = PAUSE.0;
     loop {
         let (held, limit) = (dir.clone(), context.options.spool_limit);
@@ -443,12 +448,12 @@ async fn drain_spool(context: &mut Context, dir: &Option<Arc<StateDir>>) -> Resu
     }
 }
 
-/// Whether a file that begins at `min` continues what the store has, which is asked until it answers.
-async fn continues_head(context: &Context, min: Txid) -> Result<bool> {
+/// The newest transaction that the store has, which is asked until it answers; `min` waits to be stored.
+async fn head(context: &Context, min: Txid) -> Result<Option<Txid>> {
     let mut pause = PAUSE.0;
     loop {
         match Remote::look(&*context.shared.store, &context.layout, None).await {
-            Ok(remote) => return Ok(remote.is_none_or(|remote| remote.txid().next() >= min)),
+            Ok(remote) => return Ok(remote.map(|remote| remote.txid())),
             Err(error) if error.kind().is_transient() => {
                 let until = Instant::now() + pause;
                 if timeout_at(until, context.stop.cancelled()).await.is_ok() {

@@ -49,6 +49,31 @@ impl Entries {
         decode(entries.get(at)?).map(|(_, sum)| sum)
     }
 
+    /// These and the `newer` ones, which count where both have a page, up to a size of `count`.
+    pub(super) fn joined(&self, newer: &Self, count: PageCount) -> Self {
+        let (mut older, mut newer) = (self.iter().peekable(), newer.iter().peekable());
+        let mut joined = Self::new();
+        loop {
+            let next = match (older.peek(), newer.peek()) {
+                (Some((old, _)), Some((new, _))) if old < new => older.next(),
+                (Some((old, _)), Some((new, _))) => {
+                    if old == new {
+                        older.next();
+                    }
+                    newer.next()
+                }
+                (Some(_), None) => older.next(),
+                (None, _) => newer.next(),
+            };
+            let Some((page, sum)) = next else {
+                return joined;
+            };
+            if count.holds(page) {
+                joined.0.extend_from_slice(&encode(page, sum));
+            }
+        }
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.0
     }

@@ -202,6 +202,28 @@ impl PageTable {
         Ok(Some(place))
     }
 
+    /// As [`PageTable::commit`], for the `layers` oldest layers at once: one file stands for all of them, and a
+    /// crash finds either none or all.
+    pub fn commit_joined(&mut self, layers: usize) -> Result<Option<Place>> {
+        if self.pending.len() < layers {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("fewer than {layers} batches wait for their commit"),
+            ));
+        }
+        for _ in 1..layers {
+            let (Some(older), Some(newer)) = (self.pending.pop_front(), self.pending.pop_front())
+            else {
+                break;
+            };
+            self.pending.push_front(Layer {
+                entries: older.entries.joined(&newer.entries, newer.place.page_count),
+                place: newer.place,
+            });
+        }
+        self.commit()
+    }
+
     fn commit_layer(&mut self, layer: &Layer) -> Result<()> {
         let saved = self.saved_at(layer.place)?;
         let record = self

@@ -72,8 +72,25 @@ impl Session<'_> {
         let paused = self
             .image_retry
             .is_some_and(|backoff| Instant::now() < backoff.until);
-        let due = due && self.is_shipped();
-        (jobs || due || (self.wanted.is_some() && self.is_shipped())) && !paused
+        (jobs || due || self.wanted.is_some()) && !paused
+    }
+
+    /// Whether new images may be begun: none while the store does not answer, for their old pages take room.
+    pub(super) fn may_begin_images(&self) -> bool {
+        self.upload_retry.is_none()
+    }
+
+    /// Whether the state that the next image holds is stored: else the image could outlive the chain that leads
+    /// to it. A base is a part of the chain.
+    fn next_image_may_stream(&self) -> bool {
+        let job = self
+            .capture
+            .as_ref()
+            .and_then(|capture| capture.jobs.first());
+        job.is_some_and(|job| {
+            let stored = self.durable >= Some(job.position().txid) || self.queue.is_empty();
+            stored || job.kind() == ImageKind::Base
+        })
     }
 
     /// Begins the next image: a waiting job, or the snapshot that is wanted or due.
@@ -94,6 +111,9 @@ impl Session<'_> {
         }
         if let Err(error) = self.prepare_image(now) {
             return Some(End::Reopen(error));
+        }
+        if !self.next_image_may_stream() {
+            return None;
         }
         let capture = self.capture.as_ref()?;
         let job = capture.jobs.first()?;
@@ -134,10 +154,9 @@ impl Session<'_> {
         self.stop_by.is_some() && self.has_base && !self.snapshot_is_promised()
     }
 
-    /// Makes the job of a snapshot that is wanted or due. Only of a state that is stored: else a snapshot
-    /// could outlive the chain that leads to it.
+    /// Makes the job of a snapshot that is wanted or due.
     fn prepare_image(&mut self, now: Instant) -> Result<()> {
-        if !self.is_shipped() {
+        if !self.may_begin_images() {
             return Ok(());
         }
         let time = self.now();

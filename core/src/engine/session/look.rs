@@ -1,11 +1,13 @@
 //! Looking at the WAL, and capturing what is there.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::budget::Room;
-use super::super::capture::{Batch, Captured, Turn};
+use super::super::budget::Budget;
+use super::super::capture::{Batch, Capture, Captured, Turn};
 use super::super::checkpoint::Step;
 use super::super::encode::Seen;
 use super::{End, Session};
@@ -64,20 +66,26 @@ impl Gaze {
 
     /// How long until the WAL has `threshold` frames if it grows as it did.
     fn until(&mut self, frames: u32, threshold: u32, now: Instant) -> Duration {
-        let (before, at) = std::mem::replace(&mut self.last, (frames, now));
-        let grown = f64::from(frames.saturating_sub(before));
-        let missing = f64::from(threshold.saturating_sub(frames));
-        let passed = now.duration_since(at).as_secs_f64();
-        if passed > 2.0 * GROWING.1.as_secs_f64() {
+        let (before, at) = self.last;
+        let passed = now.duration_since(at);
+        if passed < FIRST_GROWTH / 2 {
+            // Too short a time to tell.
+            return FIRST_GROWTH;
+        }
+        self.last = (frames, now);
+        if passed > 2 * GROWING.1 {
             // It was quiet until now, which says nothing about what begins.
             return FIRST_GROWTH;
         }
+        // Shorter than before: it began anew in between.
+        let grown = f64::from(frames.checked_sub(before).unwrap_or(frames));
+        let missing = f64::from(threshold.saturating_sub(frames));
         if grown <= 0.0 {
             return GROWING.1;
         }
         // Half of it: writers speed up.
-        let wait = (passed * missing / grown / 2.0).min(GROWING.1.as_secs_f64());
-        Duration::from_secs_f64(wait).clamp(GROWING.0, GROWING.1)
+        let wait = passed.as_secs_f64() * missing / grown / 2.0;
+        Duration::from_secs_f64(wait.min(GROWING.1.as_secs_f64())).clamp(GROWING.0, GROWING.1)
     }
 }
 
@@ -103,16 +111,36 @@ impl Session<'_> {
             return Ok(None);
         };
         let uncaptured = self.note(&peek);
-        let end = match self.checkpoints.step(peek.header.frames, now) {
-            Step::Leave if uncaptured && self.may_ship(now) => self.capture().await,
+        let (frames, behind) = if uncaptured {
+            (peek.header.frames, self.behind(&peek))
+        } else if self.may_restart() {
+            // As good as empty: the next writer begins it anew.
+            (0, 0)
+        } else {
+            (peek.header.frames, 0)
+        };
+        let step = self.checkpoints.step(frames, behind, now);
+        let end = match step {
+            Step::Leave if uncaptured && self.may_ship(now) => self.capture(false).await,
             Step::Leave => None,
+            Step::Follow => {
+                let ease = !self.is_eased(&peek);
+                self.capture(ease).await
+            }
             Step::Passive => self.checkpoint(false).await,
             Step::Barrier => self.checkpoint(true).await,
         };
         if end.is_some() {
             return Ok(end);
         }
-        self.plan_next(now, &peek)
+        self.plan_next(now, &peek)?;
+        if step != Step::Leave {
+            // What was seen before is out of date, and writers were quick.
+            let now = Instant::now();
+            self.gaze.last = (self.captured_frames(), now);
+            self.gaze.next = self.gaze.next.min(now + FIRST_GROWTH);
+        }
+        Ok(None)
     }
 
     fn peek(&mut self, now: Instant) -> Result<Option<Peek>> {
@@ -154,15 +182,42 @@ impl Session<'_> {
         uncaptured
     }
 
-    /// Whether the next object may be made now: nothing is on its way, and the last one is old enough.
-    fn may_ship(&self, now: Instant) -> bool {
-        let hurried = self.stop_by.is_some() || !self.sync_waiters.is_empty();
-        self.is_shipped() && (hurried || self.ship_at(now) <= now)
+    /// Whether the next writer restarts the log.
+    fn may_restart(&self) -> bool {
+        let capture = self.capture.as_ref();
+        capture.is_some_and(|capture| {
+            capture.source.view().restartable && !capture.source.is_guarded()
+        })
     }
 
-    fn ship_at(&self, now: Instant) -> Instant {
-        self.last_ship
-            .map_or(now, |last| last + self.policy.spacing())
+    /// Whether the app copies back itself what was captured by the last time that we followed a growing log.
+    /// Then it also waits for the disk itself, and the log grows no faster than the disk takes.
+    fn is_eased(&self, peek: &Peek) -> bool {
+        peek.backfilled >= self.captured_frames()
+    }
+
+    /// How many frames of the log are captured; none where it begins anew.
+    fn captured_frames(&self) -> u32 {
+        match self.capture.as_ref().map(|capture| capture.captured) {
+            Some(Captured::Wal(cursor)) if !self.may_restart() => cursor.frame(),
+            _ => 0,
+        }
+    }
+
+    /// How many frames are committed and not captured.
+    fn behind(&self, peek: &Peek) -> u32 {
+        let frames = peek.header.frames;
+        match self.capture.as_ref().map(|capture| capture.captured) {
+            Some(Captured::Wal(cursor)) if cursor.salt() == peek.header.salt => {
+                frames.saturating_sub(cursor.frame())
+            }
+            _ => frames,
+        }
+    }
+
+    /// Whether the next object may be made now: nothing is on its way, and the last one is old enough.
+    fn may_ship(&self, now: Instant) -> bool {
+        self.sending == 0 && self.ship_at(now) <= now
     }
 
     /// Compares the names with our descriptors now and then (invariant 13).
@@ -193,44 +248,26 @@ impl Session<'_> {
         })
     }
 
-    /// Captures everything committed; into the spool where it is much.
-    async fn capture(&mut self) -> Option<End> {
+    /// Captures everything committed; into the spool where it is much. While the log grows quickly it is also
+    /// copied back as far as it is captured (`ease`).
+    async fn capture(&mut self, ease: bool) -> Option<End> {
         let now = self.now();
         let seen = Seen {
             first: self.gaze.uncaptured_since.unwrap_or(now),
             last: now,
         };
-        let merge = self.is_shipped() && self.has_base;
-        let budget = self.context.shared.memory.clone();
+        let merge = self.may_begin_images() && self.has_base;
+        let (budget, sending) = (self.context.shared.memory.clone(), self.sending);
         let outcome = self
             .with(move |capture, queue| {
                 if merge {
                     capture.begin_merges(now)?;
                 }
-                let peek = capture.source.peek()?;
-                let mut room = budget.take(BATCH_MEMORY);
-                let spool = capture.needs_spool(peek.header.frames, room.bytes());
-                if spool {
-                    capture.spool(queue.iter_mut())?;
-                    room = Room::none();
+                let frames = capture_into(capture, queue, seen, &budget, sending)?;
+                if ease {
+                    capture.ease()?;
                 }
-                let may_restart = queue.iter().all(Batch::outlives_us);
-                match capture.turn(seen, room, may_restart)? {
-                    Turn::Nothing => Ok(None),
-                    Turn::Batch(batch) => {
-                        let frames = batch.frames;
-                        queue.push_back(*batch);
-                        Ok(Some(frames))
-                    }
-                    Turn::Broken(why) => {
-                        tracing::warn!(reason = why.reason, message = %why.message, "rebasing");
-                        capture.spool(queue.iter_mut())?;
-                        let batch = capture.rebase(why, now)?;
-                        let found = batch.is_some();
-                        queue.extend(batch);
-                        Ok(found.then_some(1))
-                    }
-                }
+                Ok(frames)
             })
             .await;
         match outcome {
@@ -257,9 +294,10 @@ impl Session<'_> {
             first: self.gaze.uncaptured_since.unwrap_or(time),
             last: time,
         };
+        let sending = self.sending;
         let outcome = self
             .with(move |capture, queue| {
-                capture.spool(queue.iter_mut())?;
+                capture.spool(queue, sending)?;
                 let mut batches = Vec::new();
                 let done = capture.checkpoint(barrier, seen, &mut batches);
                 let frames: u64 = batches.iter().map(|batch| batch.frames).sum();
@@ -270,7 +308,7 @@ impl Session<'_> {
         match outcome {
             Ok((outcome, frames)) => {
                 tracing::debug!(?outcome, frames, "checkpoint");
-                self.checkpoints.done(outcome, Instant::now());
+                self.checkpoints.done(outcome, barrier, Instant::now());
                 self.captured((frames > 0).then_some(frames));
                 None
             }
@@ -279,26 +317,26 @@ impl Session<'_> {
     }
 
     /// Decides when to look again, and sets the watch where nothing is going on.
-    fn plan_next(&mut self, now: Instant, peek: &Peek) -> Result<Option<End>> {
+    fn plan_next(&mut self, now: Instant, peek: &Peek) -> Result<()> {
         let frames = peek.header.frames;
         if self.gaze.uncaptured_since.is_some() {
-            let grows = self.gaze.until(frames, self.policy.checkpoint_pages, now);
+            let next = self.checkpoints.next_step(frames, self.behind(peek));
+            let grows = self.gaze.until(frames, next, now);
             // While an upload runs its end is what we wait for; it sets the time itself.
-            let ship = if self.is_shipped() {
+            let ship = if self.sending == 0 {
                 self.ship_at(now)
             } else {
                 now + GROWING.1
             };
-            let patience = self.checkpoints.not_before().unwrap_or(now);
-            let looks = (now + grows).max(patience);
+            let looks = now + grows;
             self.gaze.next = ship.min(looks).max(now + GLANCE.0);
-            return Ok(None);
+            return Ok(());
         }
         self.gaze.last = (frames, now);
         if peek.writing {
             self.gaze.next = now + self.gaze.glance;
             self.gaze.glance = (self.gaze.glance * 2).min(GLANCE.1);
-            return Ok(None);
+            return Ok(());
         }
         self.gaze.glance = GLANCE.0;
         if !self.gaze.armed {
@@ -306,11 +344,11 @@ impl Session<'_> {
             self.gaze.armed = self.gaze.watched;
             // A write between the look and the watch would be seen by nobody.
             let Some(again) = self.peek(now)? else {
-                return Ok(None);
+                return Ok(());
             };
             if self.note(&again) || again.writing {
                 self.gaze.next = now;
-                return Ok(None);
+                return Ok(());
             }
         }
         self.gaze.next = now
@@ -319,7 +357,40 @@ impl Session<'_> {
             } else {
                 POLL_UNWATCHED
             };
-        Ok(None)
+        Ok(())
+    }
+}
+
+/// Captures everything committed to the end of `queue`; how many frames that were, if any. The first `sending`
+/// batches are on their way.
+fn capture_into(
+    capture: &mut Capture,
+    queue: &mut VecDeque<Batch>,
+    seen: Seen,
+    budget: &Arc<Budget>,
+    sending: usize,
+) -> Result<Option<u64>> {
+    let may_restart = queue.iter().all(Batch::outlives_us);
+    let mut turn = capture.turn(seen, budget.take(BATCH_MEMORY), may_restart)?;
+    if matches!(turn, Turn::Held) {
+        capture.spool(queue, sending)?;
+        turn = capture.turn(seen, budget.take(BATCH_MEMORY), true)?;
+    }
+    match turn {
+        Turn::Nothing | Turn::Held => Ok(None),
+        Turn::Batch(batch) => {
+            let frames = batch.frames;
+            queue.push_back(*batch);
+            Ok(Some(frames))
+        }
+        Turn::Broken(why) => {
+            tracing::warn!(reason = why.reason, message = %why.message, "rebasing");
+            capture.spool(queue, sending)?;
+            let batch = capture.rebase(why, seen.last)?;
+            let found = batch.is_some();
+            queue.extend(batch);
+            Ok(found.then_some(1))
+        }
     }
 }
 

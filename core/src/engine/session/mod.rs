@@ -150,6 +150,8 @@ pub(super) struct Session<'w> {
     /// Files that are not stored, oldest first.
     queue: VecDeque<Batch>,
     upload: Option<JoinHandle<Result<Shipped>>>,
+    /// How many batches at the front of the queue are on their way as one object, or are tried again.
+    sending: usize,
     upload_retry: Option<Backoff>,
     last_ship: Option<Instant>,
     image: Option<Image>,
@@ -202,6 +204,7 @@ impl<'w> Session<'w> {
             capture: Some(Box::new(capture)),
             queue,
             upload: None,
+            sending: 0,
             upload_retry: None,
             last_ship: None,
             image: None,
@@ -348,7 +351,7 @@ impl<'w> Session<'w> {
                 .filter(|until| idle && *until > now)
         };
         let image_may_start = self.image.is_none() && !self.stopping_without_need();
-        let trigger = (image_may_start && self.is_shipped() && self.wanted.is_none())
+        let trigger = (image_may_start && self.wanted.is_none())
             .then(|| self.policy.snapshots.next(&self.activity))
             .flatten();
         let slot = (image_may_start && self.image_is_wanted()).then_some(now + SLOT_PAUSE);
@@ -357,7 +360,7 @@ impl<'w> Session<'w> {
             self.stop_by,
             self.index_deadline(now),
             self.merge_deadline(now),
-            retry(self.upload_retry, self.upload.is_none()),
+            self.ship_deadline(now),
             retry(self.image_retry, image_may_start),
             slot,
         ];
@@ -483,9 +486,9 @@ impl<'w> Session<'w> {
 
     /// Puts into the spool what is only in memory, or in the WAL alone.
     async fn spool_all(&mut self) -> Result<()> {
-        let seen = Seen::at(self.now());
+        let (seen, sending) = (Seen::at(self.now()), self.sending);
         self.with(move |capture, queue| {
-            capture.spool(queue.iter_mut())?;
+            capture.spool(queue, sending)?;
             if let Turn::Batch(batch) = capture.turn(seen, Room::none(), true)? {
                 queue.push_back(*batch);
             }

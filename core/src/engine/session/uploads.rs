@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::super::capture::{Batch, Body, PART_BYTES};
 use super::super::event::Happening;
+use super::super::join::{self, Part};
 use super::super::ship::{Bytestream, Shipped, ship};
 use super::{Backoff, Session};
 use crate::error::{Error, ErrorKind, Result};
@@ -11,28 +12,68 @@ use crate::manifest::{FileEntry, FileKey};
 use crate::store::Put;
 
 impl Session<'_> {
-    /// Begins to send the oldest file, unless one is on its way or a pause runs.
+    /// When the next object is due.
+    pub(super) fn ship_at(&self, now: Instant) -> Instant {
+        let hurried = self.stop_by.is_some() || !self.sync_waiters.is_empty();
+        match self.last_ship {
+            Some(last) if !hurried && !self.is_backlogged() => last + self.policy.spacing(),
+            Some(_) | None => now,
+        }
+    }
+
+    /// Whether more waits than belongs into one object.
+    fn is_backlogged(&self) -> bool {
+        let waiting = self.queue.len();
+        waiting > join::run_length(self.queue.iter(), self.policy.sync_interval)
+    }
+
+    /// When to begin the next upload.
+    pub(super) fn ship_deadline(&self, now: Instant) -> Option<Instant> {
+        let front = self.queue.front()?;
+        if self.upload.is_some() || matches!(front.body, Body::Streamed) {
+            return None;
+        }
+        let retry = self.upload_retry.map(|backoff| backoff.until);
+        // What is tried again was due before.
+        Some(retry.unwrap_or_else(|| self.ship_at(now)))
+    }
+
+    /// Begins to send the oldest files, those of one interval as one, unless it is not time yet.
     pub(super) fn start_upload(&mut self, now: Instant) {
-        let paused = self.upload_retry.is_some_and(|backoff| now < backoff.until);
-        if self.upload.is_some() || paused {
+        if self.ship_deadline(now).is_none_or(|at| at > now) {
             return;
         }
-        let (Some(batch), Some(capture)) = (self.queue.front(), &self.capture) else {
+        if self.sending == 0 {
+            self.sending = join::run_length(self.queue.iter(), self.policy.sync_interval);
+        }
+        let (Some(front), Some(capture)) = (self.queue.front(), &self.capture) else {
             return;
         };
-        let body = match &batch.body {
-            Body::Memory(bytes, _) => Bytestream::Memory(bytes.clone()),
-            Body::Spooled(file) => Bytestream::File {
-                path: capture.spool.path(file),
-                size: file.size,
-            },
-            // The image that makes it is on its way.
-            Body::Streamed => return,
+        let headers = self.queue.iter().take(self.sending);
+        let headers: Vec<_> = headers.map(|batch| batch.header.clone()).collect();
+        let (header, body) = match join::header_of(&headers) {
+            Ok(header) if headers.len() > 1 => {
+                let batches = self.queue.iter().take(self.sending);
+                let parts = batches
+                    .filter_map(|batch| batch.body.part(&capture.spool))
+                    .collect();
+                let scratch = capture.scratch.clone();
+                (header, Bytestream::Parts { parts, scratch })
+            }
+            _ => {
+                self.sending = 1;
+                let body = match front.body.part(&capture.spool) {
+                    Some(Part::Memory(bytes)) => Bytestream::Memory(bytes),
+                    Some(Part::File { path, size }) => Bytestream::File { path, size },
+                    // The image that makes it is on its way.
+                    None => return,
+                };
+                (front.header.clone(), body)
+            }
         };
-        let key = self.context.layout.incremental(batch.header.range);
-        let put = Put::new_object().created(batch.header.timestamp);
+        let key = self.context.layout.incremental(header.range);
+        let put = Put::new_object().created(header.timestamp);
         let target = self.context.target(&self.lease);
-        let header = batch.header.clone();
         self.upload = Some(tokio::spawn(ship(
             target, key, header, body, PART_BYTES, put,
         )));
@@ -78,18 +119,22 @@ impl Session<'_> {
         }
     }
 
-    /// The store has the oldest file: the page table may move over it.
+    /// The store has what was sent: the page table may move over it.
     async fn stored(&mut self, shipped: Shipped) -> Result<()> {
-        let front = self
-            .with(|capture, queue| {
-                let Some(front) = queue.pop_front() else {
-                    return Ok(None);
-                };
-                capture.stored(&front, queue)?;
-                Ok(Some(front))
+        let sent = std::mem::take(&mut self.sending);
+        let stored = self
+            .with(move |capture, queue| {
+                let rest = queue.split_off(sent.min(queue.len()));
+                let sent = std::mem::replace(queue, rest);
+                capture.stored(&sent, queue)?;
+                Ok(sent)
             })
             .await?;
-        let Some(batch) = front else { return Ok(()) };
+        let batch = match shipped.joined {
+            Some(joined) => Batch::joined(stored, *joined, Body::Streamed),
+            None => stored.into_iter().next(),
+        };
+        let Some(batch) = batch else { return Ok(()) };
         self.note_stored(batch, shipped.bytes).await;
         self.context.recovered().await;
         Ok(())

@@ -195,6 +195,7 @@ pub(super) fn commit_huge(
 enum Step {
     Layer(u32, Vec<u32>),
     Commit,
+    Joined(usize),
     Drop,
     Huge(u32, Vec<u32>),
     Update(u32),
@@ -206,7 +207,8 @@ fn step() -> impl Strategy<Value = Step> {
     let batch = || (1..120_u32, prop::collection::vec(1..120_u32, 0..30));
     prop_oneof![
         6 => batch().prop_map(|(count, pages)| Step::Layer(count, pages)),
-        6 => Just(Step::Commit),
+        4 => Just(Step::Commit),
+        4 => (1..5_usize).prop_map(Step::Joined),
         1 => Just(Step::Drop),
         2 => batch().prop_map(|(count, pages)| Step::Huge(count, pages)),
         1 => (1..1000_u32).prop_map(Step::Update),
@@ -240,6 +242,12 @@ proptest! {
                         states.pop_front();
                     }
                 }
+                Step::Joined(layers) if states.len() > layers => {
+                    let committed = table.commit_joined(layers).unwrap();
+                    prop_assert!(committed.is_some());
+                    states.drain(..layers);
+                }
+                Step::Joined(layers) => prop_assert!(table.commit_joined(layers).is_err()),
                 Step::Drop => {
                     table.drop_pending();
                     states.truncate(1);
