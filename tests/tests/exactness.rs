@@ -289,7 +289,7 @@ fn w11_e4_shrink_and_regrow_inside_one_batch() {
 }
 
 #[test]
-fn s9_snapshot_beside_a_watcher() {
+fn s5_s9_snapshot_beside_a_watcher() {
     let scene = Scene::new("beside", "a.db");
     let mut writer = scene.writer(scene.spec(4));
     writer.steps(10);

@@ -207,10 +207,6 @@ impl Capture {
     /// `may_restart` says that everything captured is spooled or stored, so that a turn that finds
     /// nothing may land on read mark 0, which lets the WAL restart.
     pub(crate) fn turn(&mut self, seen: Seen, room: Room, may_restart: bool) -> Result<Turn> {
-        if self.source.is_guarded() && !may_restart {
-            return Ok(Turn::Held);
-        }
-        self.source.release_guard();
         let view = self.source.begin_turn()?;
         // Only now: what is captured must not be newer than its time says (R78).
         let seen = Seen {
@@ -221,14 +217,9 @@ impl Capture {
             self.source.cancel_turn()?;
             return Ok(Turn::Held);
         }
+        // What a transaction on mark 0 found must be on disk before the older one ends.
+        let room = if view.restartable { Room::none() } else { room };
         match self.follow(&view, seen, room) {
-            // What a transaction on mark 0 found must be durable before the older one ends.
-            Ok(Turn::Batch(batch))
-                if view.restartable && matches!(batch.body, Body::Memory(..)) =>
-            {
-                self.source.end_turn_guarded()?;
-                Ok(Turn::Batch(batch))
-            }
             Ok(turn @ (Turn::Nothing | Turn::Batch(_))) => {
                 self.source.end_turn()?;
                 Ok(turn)
@@ -519,7 +510,6 @@ impl Capture {
             }
             at += 1;
         }
-        self.source.release_guard();
         Ok(())
     }
 
@@ -542,12 +532,8 @@ impl Capture {
         Ok(())
     }
 
-    /// The store has `batches`, the oldest ones, as one object; `rest` are those behind them.
-    pub(crate) fn stored(
-        &mut self,
-        batches: &VecDeque<Batch>,
-        rest: &VecDeque<Batch>,
-    ) -> Result<()> {
+    /// The store has `batches`, the oldest ones, as one object.
+    pub(crate) fn stored(&mut self, batches: &VecDeque<Batch>) -> Result<()> {
         let mut layers = 0;
         for batch in batches {
             match &batch.body {
@@ -560,9 +546,6 @@ impl Capture {
         if layers > 0 {
             self.table.commit_joined(layers)?;
         }
-        if rest.iter().all(Batch::outlives_us) {
-            self.source.release_guard();
-        }
         Ok(())
     }
 
@@ -574,7 +557,6 @@ impl Capture {
             self.jobs.clear();
             self.abandoned = Some(Error::new(ErrorKind::Unavailable, why.message.clone()));
         }
-        self.source.release_guard();
         let view = self.source.begin_turn()?;
         self.source.end_turn()?;
         let now = self.clock.now().max(now);
@@ -710,10 +692,6 @@ impl Capture {
     /// Copies back what is captured, without waiting for anybody, so that less is left to do once the log is
     /// long.
     pub(crate) fn ease(&mut self) -> Result<()> {
-        if self.source.is_guarded() {
-            // Everything is copied back already.
-            return Ok(());
-        }
         self.copy_back().map(drop)
     }
 

@@ -61,8 +61,6 @@ pub struct Source {
     resting: usize,
     view: View,
     newer: Option<View>,
-    /// The transaction before the resting one is still open.
-    guarded: bool,
     wal: File,
     shm: File,
     claim: Claim,
@@ -98,7 +96,6 @@ impl Source {
             resting: 0,
             view,
             newer: None,
-            guarded: false,
             wal,
             shm,
             claim,
@@ -141,7 +138,7 @@ impl Source {
     /// `Busy` while a recovery runs; then nothing has changed. `Unsupported` if the database left WAL
     /// mode.
     pub fn begin_turn(&mut self) -> Result<View> {
-        if self.newer.is_some() || self.guarded {
+        if self.newer.is_some() {
             return Err(self.defect("a turn is open already"));
         }
         let conn = self.idle()?;
@@ -171,32 +168,6 @@ impl Source {
         self.resting = 1 - self.resting;
         self.view = view;
         Ok(())
-    }
-
-    /// As [`Source::end_turn`], but the older transaction stays open until [`Source::release_guard`]: for a
-    /// newer one on read mark 0, which alone would let the WAL restart, while what was captured is only in
-    /// memory. No turn and no checkpoint meanwhile.
-    pub fn end_turn_guarded(&mut self) -> Result<()> {
-        let Some(view) = self.newer.take() else {
-            return Err(self.defect("no turn is open"));
-        };
-        self.resting = 1 - self.resting;
-        self.view = view;
-        self.guarded = true;
-        Ok(())
-    }
-
-    /// Whether the transaction before the resting one is still open.
-    pub fn is_guarded(&self) -> bool {
-        self.guarded
-    }
-
-    /// Ends the older transaction that [`Source::end_turn_guarded`] kept, if it did: everything captured is
-    /// durable now.
-    pub fn release_guard(&mut self) {
-        if std::mem::take(&mut self.guarded) {
-            self.rest(1 - self.resting);
-        }
     }
 
     /// Ends the newer transaction; nothing was captured.
@@ -261,7 +232,7 @@ impl Source {
     /// # Errors
     /// `Busy` if somebody else is checkpointing.
     pub fn checkpoint_passive(&mut self) -> Result<Checkpointed> {
-        if self.newer.is_some() || self.guarded {
+        if self.newer.is_some() {
             return Err(self.defect("a checkpoint inside a turn"));
         }
         let (log, done) = self.idle()?.checkpoint_passive()?;

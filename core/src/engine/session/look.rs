@@ -185,9 +185,7 @@ impl Session<'_> {
     /// Whether the next writer restarts the log.
     fn may_restart(&self) -> bool {
         let capture = self.capture.as_ref();
-        capture.is_some_and(|capture| {
-            capture.source.view().restartable && !capture.source.is_guarded()
-        })
+        capture.is_some_and(|capture| capture.source.view().restartable)
     }
 
     /// Whether the app copies back itself what was captured by the last time that we followed a growing log.

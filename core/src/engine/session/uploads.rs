@@ -126,7 +126,7 @@ impl Session<'_> {
             .with(move |capture, queue| {
                 let rest = queue.split_off(sent.min(queue.len()));
                 let sent = std::mem::replace(queue, rest);
-                capture.stored(&sent, queue)?;
+                capture.stored(&sent)?;
                 Ok(sent)
             })
             .await?;

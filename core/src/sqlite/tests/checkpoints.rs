@@ -166,3 +166,47 @@ thread.start()";
     assert!(capture.image == app.image("a"));
     assert!(restarts > 0);
 }
+
+#[test]
+fn k4_a_busy_or_partial_checkpoint_is_told_and_the_wal_stays_protected() {
+    let place = scratch("app.db");
+    let mut app = App::with_database(&place.path, 4096);
+    app.sql("a", "PRAGMA busy_timeout=0");
+    app.sql("a", "PRAGMA wal_autocheckpoint=0");
+    app.sql("a", "CREATE TABLE t(v)");
+    let mut capture = Capture::attach(&place.path);
+
+    // Another reader holds back what comes behind it.
+    app.open("b", &place.path);
+    app.sql("b", "BEGIN");
+    app.sql("b", "SELECT count(*) FROM t");
+    app.sql("a", "INSERT INTO t VALUES (1)");
+    assert_eq!(capture.turn().commits, 1);
+    let partial = capture.source.checkpoint_passive().unwrap();
+    assert!(partial.done < partial.log, "{partial:?}");
+    assert!(is_busy(&mut app, "TRUNCATE"));
+    app.sql("b", "COMMIT");
+    let whole = capture.source.checkpoint_passive().unwrap();
+    assert_eq!(whole.done, whole.log);
+
+    // Another process is at it.
+    let shm = format!("{}-shm", place.path.display());
+    let hold = format!(
+        "import os, fcntl\nglobal held\nheld = os.open('{shm}', os.O_RDWR)\nfcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 121)"
+    );
+    app.call(&["python", &hold]);
+    app.sql("a", "INSERT INTO t VALUES (2)");
+    let busy = capture.source.checkpoint_passive().unwrap_err();
+    assert_eq!(busy.kind(), crate::ErrorKind::Busy, "{busy}");
+    assert!(is_busy(&mut app, "TRUNCATE"), "held off all the same");
+    assert_eq!(capture.turn().commits, 1, "capture goes on");
+    app.call(&[
+        "python",
+        "import fcntl\nfcntl.lockf(held, fcntl.LOCK_UN, 1, 121)",
+    ]);
+    let whole = capture.source.checkpoint_passive().unwrap();
+    assert_eq!(whole.done, whole.log);
+    app.sql("a", "INSERT INTO t VALUES (3)");
+    assert_eq!(capture.turn().commits, 1);
+    assert!(capture.image == app.image("a"));
+}
