@@ -208,6 +208,11 @@ impl Capture {
     /// nothing may land on read mark 0, which lets the WAL restart.
     pub(crate) fn turn(&mut self, seen: Seen, room: Room, may_restart: bool) -> Result<Turn> {
         let view = self.source.begin_turn()?;
+        tracing::trace!(
+            frames = view.wal.map(|wal| wal.frames),
+            room = room.bytes(),
+            "turn"
+        );
         // Only now: what is captured must not be newer than its time says (R78).
         let seen = Seen {
             last: self.clock.now(),
@@ -642,6 +647,7 @@ impl Capture {
                 return Ok(Outcome::Restartable);
             }
             let left = self.copy_back()?;
+            tracing::trace!(?left, "copied back");
             if left.is_some_and(|left| left <= SHORT_REST) {
                 break;
             }

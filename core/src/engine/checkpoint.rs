@@ -79,15 +79,16 @@ impl CheckpointPolicy {
         if self.threshold == 0 {
             return Step::Leave;
         }
-        let barrier = self.barrier == Barrier::Auto && frames >= self.threshold;
-        if barrier && rested(self.not_before) {
-            return Step::Barrier;
-        }
-        // Writers that pause let it restart without the barrier; in a burst it would be time lost.
-        let calm = behind < self.follow_at() / 4 || self.barrier == Barrier::Off;
-        let passive = calm && frames >= self.passive_at() && rested(self.not_before);
-        if passive && rested(self.not_passive_before) {
-            return Step::Passive;
+        if frames >= self.passive_at() && rested(self.not_before) {
+            // Writers that pause let it restart without the barrier; in a burst that would be time lost.
+            let calm = behind < self.follow_at() / 4;
+            let barrier = self.barrier == Barrier::Auto;
+            if barrier && (!calm || frames >= self.threshold) {
+                return Step::Barrier;
+            }
+            if rested(self.not_passive_before) {
+                return Step::Passive;
+            }
         }
         if behind >= self.follow_at() {
             Step::Follow
@@ -148,10 +149,9 @@ mod tests {
         assert_eq!(policy.step(2999, 999, now), Step::Leave);
         assert_eq!(policy.step(2999, 1000, now), Step::Follow);
         assert_eq!(policy.step(3000, 249, now), Step::Passive);
-        assert_eq!(policy.step(3000, 250, now), Step::Leave, "a burst");
+        assert_eq!(policy.step(3000, 250, now), Step::Barrier, "a burst");
         policy.done(Outcome::Late, false, now);
-        assert_eq!(policy.step(3999, 999, now), Step::Leave, "writers go on");
-        assert_eq!(policy.step(3999, 1000, now), Step::Follow);
+        assert_eq!(policy.step(3999, 249, now), Step::Leave, "writers go on");
         assert_eq!(policy.step(4000, 9, now), Step::Barrier);
         assert_eq!(policy.next_step(500, 200), 1300);
         assert_eq!(policy.next_step(2500, 200), 3000);

@@ -21,8 +21,12 @@ impl Session<'_> {
         }
     }
 
-    /// Whether more waits than belongs into one object.
+    /// Whether more waits than belongs into one object, or as much as makes one worth its request.
     fn is_backlogged(&self) -> bool {
+        let size: u64 = self.queue.iter().map(|batch| batch.body.size()).sum();
+        if size >= PART_BYTES as u64 {
+            return true;
+        }
         let waiting = self.queue.len();
         waiting > join::run_length(self.queue.iter(), self.policy.sync_interval)
     }
