@@ -91,12 +91,16 @@ pub(crate) struct Batch {
     pub(crate) body: Body,
     /// Why it is a rebase, if it is one.
     pub(crate) rebase: Option<Rebase>,
+    /// A snapshot or merged file holds the state behind it, or may: it is not joined with what follows, so that
+    /// the chain goes on from there.
+    pub(crate) boundary: bool,
 }
 
 impl Batch {
     /// The one batch that stands for all of `batches`; none for none.
     pub(crate) fn joined(batches: VecDeque<Self>, joined: Joined, body: Body) -> Option<Self> {
         let (first, last) = (batches.front()?.seen.first, batches.back()?.seen.last);
+        let boundary = batches.back()?.boundary;
         Some(Self {
             header: joined.header,
             post: joined.post,
@@ -105,6 +109,7 @@ impl Batch {
             seen: Seen { first, last },
             body,
             rebase: None,
+            boundary,
         })
     }
 
@@ -476,6 +481,7 @@ impl Capture {
             seen: meta.seen,
             body,
             rebase,
+            boundary: false,
         })
     }
 
@@ -752,13 +758,15 @@ impl Capture {
         Ok(())
     }
 
-    /// Begins the merged files whose period ended before `now`.
-    pub(crate) fn begin_merges(&mut self, now: Timestamp) -> Result<()> {
+    /// Begins the merged files whose period ended before `now`; whether a period ended, even if it
+    /// needs no file.
+    pub(crate) fn begin_merges(&mut self, now: Timestamp) -> Result<bool> {
         let merging = |job: &ImageJob| matches!(job.kind(), ImageKind::Merged(_));
         if self.jobs.iter().any(merging) {
             // The periods go on until those of the last boundary are stored.
-            return Ok(());
+            return Ok(false);
         }
+        let before = self.levels.boundary();
         for due in self.levels.due(now, self.position()) {
             let meta = FileMeta {
                 range: due.range,
@@ -780,7 +788,7 @@ impl Capture {
             )?;
             self.jobs.push(job);
         }
-        Ok(())
+        Ok(self.levels.boundary() != before)
     }
 }
 

@@ -58,8 +58,8 @@ pub(super) enum Bytestream {
     File(File, u64),
 }
 
-/// How many of `batches`, which follow each other, may become one file: those of one `interval`. A rebase is a
-/// point of its own; files of another epoch are not ours to change.
+/// How many of `batches`, which follow each other, may become one file: those of one `interval`, up to where an
+/// image holds the state. A rebase is a point of its own; files of another epoch are not ours to change.
 pub(super) fn run_length<'a>(
     mut batches: impl Iterator<Item = &'a Batch>,
     interval: Duration,
@@ -71,10 +71,11 @@ pub(super) fn run_length<'a>(
         return 1;
     }
     let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
-    let mut size = first.body.size();
+    let (mut size, mut ends) = (first.body.size(), first.boundary);
     let more = batches.take(MOST_PARTS - 1).take_while(|batch| {
         size = size.saturating_add(batch.body.size());
-        joins(&first.header, &batch.header)
+        !std::mem::replace(&mut ends, batch.boundary)
+            && joins(&first.header, &batch.header)
             && batch.seen.last.millis_since(first.seen.first) <= interval
             && size <= MOST_BYTES
     });
@@ -314,6 +315,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::capture::Body;
+    use super::super::encode::Seen;
     use super::*;
     use crate::types::{
         DatabaseSum, Epoch, Lineage, PageCount, PageSize, PageSum, StreamId, Timestamp, Txid,
@@ -472,6 +475,38 @@ mod tests {
             prop_assert_eq!(i64::from(header.span_ms), (many - 1) * 10 + 3);
             prop_assert_eq!(header.wal.unwrap().size, joined.len() as u64 * 10);
         }
+    }
+
+    #[test]
+    fn what_an_image_holds_ends_a_file() {
+        let mut world = World::new();
+        for count in 2..7 {
+            world.commit(count, &[(1, count)]);
+        }
+        let batch = |(at, header): (usize, &Header)| Batch {
+            header: header.clone(),
+            post: None,
+            frames: 1,
+            pages: 1,
+            seen: Seen::at(header.timestamp),
+            body: Body::Streamed,
+            rebase: None,
+            boundary: at == 2,
+        };
+        let mut batches: Vec<_> = world.headers.iter().enumerate().map(batch).collect();
+        let length =
+            |batches: &[Batch], millis| run_length(batches.iter(), Duration::from_millis(millis));
+        assert_eq!(length(&batches, 1000), 3);
+        assert_eq!(length(&batches[2..], 1000), 1);
+        assert_eq!(length(&batches[3..], 1000), 3);
+        assert_eq!(length(&batches[3..], 10), 2, "one interval");
+        assert_eq!(length(&[], 10), 0);
+        batches[4].header.mark = Mark::Rebase;
+        assert_eq!(length(&batches[3..], 1000), 1);
+        assert_eq!(length(&batches[4..], 1000), 1, "a point of its own");
+        batches[4].header.mark = Mark::None;
+        batches[4].header.node += 1;
+        assert_eq!(length(&batches[3..], 1000), 1, "another epoch's");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::encode::Seen;
 use crate::store::Level;
-use crate::types::{DatabaseSum, Position, Timestamp, TxidRange};
+use crate::types::{DatabaseSum, Position, Timestamp, Txid, TxidRange};
 
 /// Length of the periods in milliseconds, by level from 0001.
 const PERIODS: [i64; 3] = [60_000, 3_600_000, 86_400_000];
@@ -107,6 +107,12 @@ impl Levels {
         due
     }
 
+    /// Where the running minute begins: each period begins where a minute does.
+    pub(crate) fn boundary(&self) -> Txid {
+        let [minutes, ..] = &self.0;
+        minutes.start.txid
+    }
+
     /// When the shortest running period ends, if anything is in it.
     pub(crate) fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let [minutes, ..] = &self.0;
@@ -121,7 +127,6 @@ impl Levels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Txid;
 
     fn at(txid: u64) -> Position {
         Position {

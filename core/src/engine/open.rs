@@ -429,6 +429,7 @@ impl Opening {
                 reason,
                 message: explain(reason).to_owned(),
             }),
+            boundary: true,
         };
         let mut opened = self.finish(Captured::of(&view), None)?;
         opened.capture.jobs.insert(0, job);
@@ -543,6 +544,8 @@ fn queue_of(spool: &mut Spool, stored: Option<Txid>) -> Result<VecDeque<Batch>> 
                 seen,
                 body,
                 rebase: None,
+                // Whether an image ends here is not known any more.
+                boundary: true,
             })
         })
         .collect()

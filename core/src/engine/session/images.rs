@@ -8,6 +8,7 @@ use super::super::capture::{Body, PART_BYTES};
 use super::super::event::{Happening, SnapshotReason};
 use super::super::image::{ImageKind, Piece};
 use super::super::ship::{Bytestream, PieceSource, Shipped, Wanted, ship};
+use super::look::end_batch;
 use super::{Backoff, End, Session, Taken, died};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Header;
@@ -165,8 +166,8 @@ impl Session<'_> {
         let Some(capture) = &mut self.capture else {
             return Ok(());
         };
-        if has_base && self.gaze.uncaptured_since.is_none() {
-            capture.begin_merges(time)?;
+        if has_base && self.gaze.uncaptured_since.is_none() && capture.begin_merges(time)? {
+            end_batch(&mut self.queue);
         }
         let under_way = capture
             .jobs
@@ -191,7 +192,9 @@ impl Session<'_> {
             return Ok(());
         }
         self.wanted = Some(reason);
-        capture.begin_snapshot(time)
+        capture.begin_snapshot(time)?;
+        end_batch(&mut self.queue);
+        Ok(())
     }
 
     /// When the running minute ends, if it needs a merged file.

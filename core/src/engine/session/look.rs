@@ -258,8 +258,8 @@ impl Session<'_> {
         let (budget, sending) = (self.context.shared.memory.clone(), self.sending);
         let outcome = self
             .with(move |capture, queue| {
-                if merge {
-                    capture.begin_merges(now)?;
+                if merge && capture.begin_merges(now)? {
+                    end_batch(queue);
                 }
                 let frames = capture_into(capture, queue, seen, &budget, sending)?;
                 if ease {
@@ -356,6 +356,13 @@ impl Session<'_> {
                 POLL_UNWATCHED
             };
         Ok(())
+    }
+}
+
+/// An image holds the captured state: what is captured next is another object.
+pub(super) fn end_batch(queue: &mut VecDeque<Batch>) {
+    if let Some(last) = queue.back_mut() {
+        last.boundary = true;
     }
 }
 
