@@ -6,7 +6,7 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use walrust_core::ltx::{Decoder, Encoder, Header, Mark, Spill, Tracking};
+use walrust_core::ltx::{Decoder, Encoder, Header, Mark, Page, Spill, Tracking};
 use walrust_core::types::{PageCount, PageNumber, PageSize, PageSum, Timestamp, Txid, TxidRange};
 
 fn main() {
@@ -96,7 +96,9 @@ fn encode(size: PageSize, pages: &[Vec<u8>]) -> Vec<u8> {
     let commit = PageCount(PAGES);
     let mut encoder = Encoder::new(Vec::new(), size, commit, Spill::Memory);
     for (index, data) in pages.iter().enumerate() {
-        black_box(encoder.page_summed(number(index), data).unwrap());
+        let page = Page::new(number(index), data, size);
+        encoder.write(&page).unwrap();
+        black_box(page.sum());
     }
     let header = Header {
         page_size: size,
