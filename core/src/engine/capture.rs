@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,9 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{HEADER_BYTES, Header, Mark, Spill, WalSpan};
 use crate::sqlite::{Side, Source, View};
-use crate::state::{Entries, Huge, PageTable, Place, Spool, SpoolFile, Staged, WalPlace};
+use crate::state::{
+    Entries, Huge, PageSets, PageTable, Place, Spool, SpoolFile, Staged, StateDir, WalPlace,
+};
 use crate::types::{Checksum, PageNumber, PageSum, Position, StreamId, Timestamp, TxidRange};
 use crate::wal::WalCursor;
 
@@ -185,6 +188,7 @@ pub(crate) struct Capture {
     pub(crate) table: PageTable,
     pub(crate) spool: Spool,
     pub(crate) levels: Levels,
+    pub(crate) dir: Arc<StateDir>,
     /// Snapshots and merged files under way, oldest first; the first one streams.
     pub(crate) jobs: Vec<ImageJob>,
     pub(crate) place: Place,
@@ -348,13 +352,22 @@ impl Capture {
         match failed {
             // No room for old versions: what streams is given up, capture goes on.
             Some(error) if error.kind() == ErrorKind::Exhausted => {
-                self.jobs.clear();
-                self.abandoned = Some(error);
+                self.give_up_jobs(error);
                 Ok(())
             }
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    /// Ends what streams; the periods of merged files go on.
+    fn give_up_jobs(&mut self, why: Error) {
+        for job in std::mem::take(&mut self.jobs) {
+            if let ImageKind::Merged(level) = job.kind() {
+                self.levels.put_back(level, job.header().range);
+            }
+        }
+        self.abandoned = Some(why);
     }
 
     fn encode(
@@ -521,6 +534,7 @@ impl Capture {
             }
             at += 1;
         }
+        self.save_levels_if_due();
         Ok(())
     }
 
@@ -557,7 +571,33 @@ impl Capture {
         if layers > 0 {
             self.table.commit_joined(layers)?;
         }
+        self.save_levels_if_due();
         Ok(())
+    }
+
+    /// [`Capture::save_levels`] where it is due: not for each batch, it costs two syncs.
+    pub(crate) fn save_levels_if_due(&mut self) {
+        if self.levels.wants_saving() {
+            self.save_levels();
+        }
+    }
+
+    /// Saves the periods of merged files, unless something captured could still be lost: then what is saved
+    /// would lead to a state that never was.
+    pub(crate) fn save_levels(&mut self) {
+        if !self.levels.is_unsaved() || self.table.pending_layers() > 0 {
+            return;
+        }
+        let sets = PageSets {
+            lineage: self.stream.lineage,
+            through: self.position(),
+            sets: self.levels.sets(),
+        };
+        if let Err(error) = sets.save(&self.dir) {
+            // Capture goes on: a start that lacks them asks the files.
+            tracing::warn!(%error, "the page sets of merged files were not saved");
+        }
+        self.levels.saved();
     }
 
     /// Re-anchors the chain: moves to the newest state, compares every page with the page table, and
@@ -565,8 +605,7 @@ impl Capture {
     pub(crate) fn rebase(&mut self, why: Rebase, now: Timestamp) -> Result<Option<Batch>> {
         // Old versions of pages that changed unseen cannot be saved: what streams must begin again.
         if !self.jobs.is_empty() {
-            self.jobs.clear();
-            self.abandoned = Some(Error::new(ErrorKind::Unavailable, why.message.clone()));
+            self.give_up_jobs(Error::new(ErrorKind::Unavailable, why.message.clone()));
         }
         let view = self.source.begin_turn()?;
         self.source.end_turn()?;
@@ -761,11 +800,6 @@ impl Capture {
     /// Begins the merged files whose period ended before `now`; whether a period ended, even if it
     /// needs no file.
     pub(crate) fn begin_merges(&mut self, now: Timestamp) -> Result<bool> {
-        let merging = |job: &ImageJob| matches!(job.kind(), ImageKind::Merged(_));
-        if self.jobs.iter().any(merging) {
-            // The periods go on until those of the last boundary are stored.
-            return Ok(false);
-        }
         let before = self.levels.boundary();
         for due in self.levels.due(now, self.position()) {
             let meta = FileMeta {

@@ -14,6 +14,7 @@ mod join;
 mod levels;
 mod once;
 mod open;
+mod past;
 mod plain;
 mod remote;
 mod session;

@@ -14,6 +14,7 @@ use super::capture::{Batch, Body, Capture, Captured, Rebase, Turn};
 use super::encode::{FileMeta, Seen};
 use super::image::ImageJob;
 use super::levels::Levels;
+use super::past::Past;
 use super::remote::{Remote, header_of};
 use super::ship::blocking;
 use crate::clock::Clock;
@@ -56,6 +57,8 @@ pub(super) struct Opened {
     pub(super) durable: Option<Txid>,
     /// The newest snapshot that the store has, and when it was made.
     pub(super) snapshot: Option<(Txid, Timestamp)>,
+    /// The state that this run goes on from; nothing where the chain begins, or begins anew.
+    resumed: Option<Position>,
 }
 
 /// The saved state, the page table and the spool, before anything is attached.
@@ -106,14 +109,16 @@ pub(super) async fn open(
     stream: StreamId,
     clock: Clock,
 ) -> Result<Opened> {
-    let scratch = disk.dir.scratch().to_owned();
+    let (dir, scratch) = (disk.dir.clone(), disk.dir.scratch().to_owned());
+    let remote = remote.map(Arc::new);
     let mut files = Vec::new();
     if let Some(remote) = &remote {
         for entry in ours_behind(&disk, remote) {
             files.push((entry.key, remote.fetch(&*store, &entry, &scratch).await?));
         }
     }
-    blocking(move || {
+    let (history, directory) = (remote.clone(), scratch.clone());
+    let mut opened = blocking(move || {
         let source = Source::attach(&options.path, &options.attach)?;
         let opening = Opening {
             options,
@@ -128,7 +133,27 @@ pub(super) async fn open(
         };
         opening.run(files)
     })
-    .await
+    .await?;
+    if let Some(at) = opened.resumed {
+        let past = Past {
+            store: &*store,
+            remote: history.as_deref(),
+            dir,
+            scratch: &directory,
+            lineage: opened.capture.stream.lineage,
+            page_size: opened.capture.place.page_size,
+        };
+        let periods = past.periods(at, &opened.capture.spool).await?;
+        opened.capture.levels.resume(&periods);
+        if !periods.saved {
+            return blocking(move || {
+                opened.capture.save_levels_if_due();
+                Ok(opened)
+            })
+            .await;
+        }
+    }
+    Ok(opened)
 }
 
 /// Files behind the saved state that our own last run stored: it died before it noted them.
@@ -154,10 +179,19 @@ fn ours_behind(disk: &Disk, remote: &Remote) -> Vec<crate::manifest::FileEntry> 
     files
 }
 
+/// Whether files lead to the state that is captured first, as far as merged files care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chain {
+    /// They do.
+    GoesOn,
+    /// It is the first state, or a base: merged files begin there.
+    Begins,
+}
+
 struct Opening {
     options: OpenOptions,
     disk: Disk,
-    remote: Option<Remote>,
+    remote: Option<Arc<Remote>>,
     stream: StreamId,
     now: Timestamp,
     scratch: PathBuf,
@@ -190,7 +224,7 @@ impl Opening {
     }
 
     fn head(&self) -> Option<RemoteHead> {
-        self.remote.as_ref().map(Remote::head)
+        self.remote.as_deref().map(Remote::head)
     }
 
     fn view(&self) -> View {
@@ -297,19 +331,19 @@ impl Opening {
                 ..place
             };
             self.disk.table.install(fill, Saved { place, ..saved })?;
-            return self.finish(Captured::of(&view), None);
+            return self.finish(Captured::of(&view), None, Chain::GoesOn);
         }
         if self.options.prefer_base {
             return self.base_over(&saved, "spool_full");
         }
         match self.proven_by_wal(&place, &view)? {
-            Some(captured) => self.finish(captured, None),
+            Some(captured) => self.finish(captured, None, Chain::GoesOn),
             None => {
                 let why = Rebase {
                     reason: "wal_restarted",
                     message: "the WAL was restarted while nobody watched".to_owned(),
                 };
-                self.finish(Captured::of(&view), Some(why))
+                self.finish(Captured::of(&view), Some(why), Chain::GoesOn)
             }
         }
     }
@@ -353,7 +387,7 @@ impl Opening {
                 .table
                 .install(fill, self.saved_as(lineage, place))?;
             self.disk.spool.break_off(None)?;
-            return self.finish(Captured::of(&view), None);
+            return self.finish(Captured::of(&view), None, Chain::GoesOn);
         }
         drop(fill);
         permitted(self.options.permission, &head, &self.options.name)?;
@@ -374,7 +408,7 @@ impl Opening {
         self.disk.spool.break_off(None)?;
         let saved = self.saved_as(self.stream.lineage, place_at(&view, Txid::FIRST, sum));
         self.disk.table.install(fill, saved)?;
-        self.finish(Captured::of(&view), None)
+        self.finish(Captured::of(&view), None, Chain::Begins)
     }
 
     /// Every page goes into one file behind `after`, up to and with the TXID behind `last`.
@@ -431,7 +465,7 @@ impl Opening {
             }),
             boundary: true,
         };
-        let mut opened = self.finish(Captured::of(&view), None)?;
+        let mut opened = self.finish(Captured::of(&view), None, Chain::Begins)?;
         opened.capture.jobs.insert(0, job);
         opened.queue.push_back(batch);
         Ok(opened)
@@ -449,7 +483,12 @@ impl Opening {
     }
 
     /// The running capture, at the saved state; `rebase` compares and re-anchors first.
-    fn finish(mut self, captured: Captured, rebase: Option<Rebase>) -> Result<Opened> {
+    fn finish(
+        mut self,
+        captured: Captured,
+        rebase: Option<Rebase>,
+        chain: Chain,
+    ) -> Result<Opened> {
         let (stream, rewind) = (self.stream, self.rewind);
         self.disk.table.update(|saved| {
             saved.epoch = Some(stream.epoch);
@@ -459,13 +498,15 @@ impl Opening {
         let Some(saved) = self.disk.saved().cloned() else {
             return Err(Error::new(ErrorKind::Internal, "no state after opening"));
         };
-        let stored = self.remote.as_ref().map(Remote::txid);
+        let stored = self.remote.as_deref().map(Remote::txid);
         let queue = queue_of(&mut self.disk.spool, stored)?;
+        let at = Position {
+            txid: saved.place.txid,
+            sum: saved.place.sum,
+        };
         let mut capture = Capture {
-            levels: Levels::new(Position {
-                txid: saved.place.txid,
-                sum: saved.place.sum,
-            }),
+            levels: Levels::new(at),
+            dir: self.disk.dir,
             source: self.source,
             table: self.disk.table,
             spool: self.disk.spool,
@@ -498,13 +539,14 @@ impl Opening {
         }
         capture.spool.drop_strays()?;
         let needs_base = self.remote.as_ref().is_none_or(|remote| !remote.has_start);
-        let snapshot = self.remote.as_ref().and_then(Remote::snapshot);
+        let snapshot = self.remote.as_deref().and_then(Remote::snapshot);
         Ok(Opened {
             capture,
             queue,
             needs_base,
             durable: stored,
             snapshot,
+            resumed: (chain == Chain::GoesOn).then_some(at),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! What the store holds of one database before we write to it.
 
+use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use super::anchor::RemoteHead;
@@ -114,22 +116,41 @@ impl Remote {
         store: &dyn Store,
         entry: &FileEntry,
         directory: &Path,
-    ) -> Result<std::fs::File> {
+    ) -> Result<File> {
         let key = self.catalog.object(entry.key);
-        let mut file = tempfile::tempfile_in(directory)
-            .map_err(|error| Error::io(directory.display(), error))?;
-        let mut offset = 0;
-        while offset < entry.size {
-            let end = (offset + RANGE).min(entry.size);
-            let bytes = store.get(&key, Some(offset..end)).await?.bytes;
-            file.write_all(&bytes)
-                .map_err(|error| Error::io(directory.display(), error))?;
-            offset = end;
-        }
-        file.rewind()
-            .map_err(|error| Error::io(directory.display(), error))?;
-        Ok(file)
+        fetch(store, &key, 0..entry.size, directory).await
     }
+
+    /// What is known of the files that count.
+    pub(super) fn entries(&self) -> impl Iterator<Item = FileEntry> {
+        let live = self.catalog.live().into_iter();
+        live.filter_map(|file| file.entry.as_deref().cloned())
+    }
+
+    /// The object that holds a file.
+    pub(super) fn object(&self, key: FileKey) -> String {
+        self.catalog.object(key)
+    }
+}
+
+/// Fetches a part of an object into an unnamed file in `directory`, positioned at its start.
+pub(super) async fn fetch(
+    store: &dyn Store,
+    key: &str,
+    part: Range<u64>,
+    directory: &Path,
+) -> Result<File> {
+    let fail = |error| Error::io(directory.display(), error);
+    let mut file = tempfile::tempfile_in(directory).map_err(fail)?;
+    let mut offset = part.start;
+    while offset < part.end {
+        let end = (offset + RANGE).min(part.end);
+        let bytes = store.get(key, Some(offset..end)).await?.bytes;
+        file.write_all(&bytes).map_err(fail)?;
+        offset = end;
+    }
+    file.rewind().map_err(fail)?;
+    Ok(file)
 }
 
 /// The first bytes of a file, as its header.

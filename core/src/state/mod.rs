@@ -55,7 +55,7 @@ pub use entries::Entries;
 pub use folder::Damage;
 pub use huge::Huge;
 pub use overlay::Overlay;
-pub use page_sets::{PageSet, PageSets, Period};
+pub use page_sets::{PageSet, PageSets};
 pub use page_table::{PageTable, Proof};
 pub use saved::{Head, LastSnapshot, Place, Saved, WalPlace};
 pub use sort::{FrameSorter, SortedFrames};

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::super::capture::{Body, PART_BYTES};
 use super::super::event::{Happening, SnapshotReason};
 use super::super::image::{ImageKind, Piece};
+use super::super::levels::Levels;
 use super::super::ship::{Bytestream, PieceSource, Shipped, Wanted, ship};
 use super::look::end_batch;
 use super::{Backoff, End, Session, Taken, died};
@@ -70,15 +71,17 @@ impl Session<'_> {
             .snapshots
             .due(&self.activity, Instant::now())
             .is_some();
-        let paused = self
-            .image_retry
-            .is_some_and(|backoff| Instant::now() < backoff.until);
-        (jobs || due || self.wanted.is_some()) && !paused
+        (jobs || due || self.wanted.is_some()) && !self.images_pause(Instant::now())
     }
 
-    /// Whether new images may be begun: none while the store does not answer, for their old pages take room.
+    /// Whether new images may be begun: none while the store does not answer, for their old pages take room; and
+    /// none soon after one failed.
     pub(super) fn may_begin_images(&self) -> bool {
-        self.upload_retry.is_none()
+        self.upload_retry.is_none() && !self.images_pause(Instant::now())
+    }
+
+    fn images_pause(&self, now: Instant) -> bool {
+        self.image_retry.is_some_and(|backoff| now < backoff.until)
     }
 
     /// Whether the state that the next image holds is stored: else the image could outlive the chain that leads
@@ -96,8 +99,7 @@ impl Session<'_> {
 
     /// Begins the next image: a waiting job, or the snapshot that is wanted or due.
     pub(super) fn start_image(&mut self, now: Instant) -> Option<End> {
-        let paused = self.image_retry.is_some_and(|backoff| now < backoff.until);
-        if self.image.is_some() || paused || self.stopping_without_need() {
+        if self.image.is_some() || self.images_pause(now) || self.stopping_without_need() {
             return None;
         }
         let base_waits =
@@ -260,7 +262,9 @@ impl Session<'_> {
 
     /// No room for old versions: everything that streams was dropped.
     pub(super) async fn abandon_images(&mut self, error: &Error) {
-        tracing::warn!(%error, "a snapshot was given up");
+        tracing::warn!(%error, "a snapshot or merged file was given up");
+        // What left no room stays for a while.
+        self.image_retry = Some(Backoff::after(self.image_retry, Instant::now()));
         if let Some(image) = &mut self.image {
             image.pieces = None;
         }
@@ -324,6 +328,8 @@ impl Session<'_> {
                 let key = FileKey::merged(level, range);
                 let entry = FileEntry::from_header(key, bytes, header, post, pages);
                 self.index_image(entry, None);
+                self.settle_merge(move |levels| levels.stored(level, range))
+                    .await?;
                 self.context.tell(Happening::Merge { txid, bytes }).await;
             }
             ImageKind::Base => {
@@ -348,6 +354,22 @@ impl Session<'_> {
         }
     }
 
+    /// A merged file is stored, or will not be.
+    async fn settle_merge(
+        &mut self,
+        settle: impl FnOnce(&mut Levels) + Send + 'static,
+    ) -> Result<()> {
+        if self.capture.is_none() {
+            return Ok(());
+        }
+        self.with(|capture, _| {
+            settle(&mut capture.levels);
+            capture.save_levels_if_due();
+            Ok(())
+        })
+        .await
+    }
+
     async fn image_failed(&mut self, image: &Image, error: Error, now: Instant) -> Result<()> {
         if error.kind() == ErrorKind::Fenced {
             return Err(error);
@@ -364,7 +386,12 @@ impl Session<'_> {
         }
         match image.kind {
             ImageKind::Base => Err(error),
-            ImageKind::Snapshot | ImageKind::Merged(_) => Ok(()),
+            ImageKind::Snapshot => Ok(()),
+            ImageKind::Merged(level) => {
+                let range = image.header.range;
+                self.settle_merge(move |levels| levels.put_back(level, range))
+                    .await
+            }
         }
     }
 }

@@ -186,6 +186,7 @@ impl<'w> Session<'w> {
             needs_base,
             durable,
             snapshot,
+            ..
         } = opened;
         let age = snapshot.map(|(_, made)| context.shared.clock.now().millis_since(made));
         let age = Duration::from_millis(age.and_then(|age| u64::try_from(age).ok()).unwrap_or(0));
@@ -422,8 +423,12 @@ impl<'w> Session<'w> {
         let waits_for_image = !self.has_base || self.snapshot_is_promised();
         if self.gaze.uncaptured_since.is_none() && self.is_shipped() && !waits_for_image {
             self.publish_last().await?;
-            if let Some(capture) = &self.capture {
-                capture.table.anchor()?;
+            if self.capture.is_some() {
+                self.with(|capture, _| {
+                    capture.save_levels();
+                    capture.table.anchor()
+                })
+                .await?;
             }
             // What is told next is what was stored last.
             self.report();
@@ -492,6 +497,7 @@ impl<'w> Session<'w> {
             if let Turn::Batch(batch) = capture.turn(seen, Room::none(), true)? {
                 queue.push_back(*batch);
             }
+            capture.save_levels();
             Ok(())
         })
         .await
