@@ -97,13 +97,15 @@ pub(crate) struct Batch {
     /// A snapshot or merged file holds the state behind it, or may: it is not joined with what follows, so that
     /// the chain goes on from there.
     pub(crate) boundary: bool,
+    /// It is on its way, alone or as a part of one object.
+    pub(crate) sending: bool,
 }
 
 impl Batch {
     /// The one batch that stands for all of `batches`; none for none.
     pub(crate) fn joined(batches: VecDeque<Self>, joined: Joined, body: Body) -> Option<Self> {
         let (first, last) = (batches.front()?.seen.first, batches.back()?.seen.last);
-        let boundary = batches.back()?.boundary;
+        let (boundary, sending) = (batches.back()?.boundary, batches.front()?.sending);
         Some(Self {
             header: joined.header,
             post: joined.post,
@@ -113,6 +115,7 @@ impl Batch {
             body,
             rebase: None,
             boundary,
+            sending,
         })
     }
 
@@ -495,6 +498,7 @@ impl Capture {
             body,
             rebase,
             boundary: false,
+            sending: false,
         })
     }
 
@@ -511,30 +515,37 @@ impl Capture {
         }
     }
 
-    /// Puts all batches into the spool, so that the state on disk may move past them. The first `sending` of
-    /// them are on their way and stay as they are; others become one file where they are of one interval.
-    pub(crate) fn spool(&mut self, queue: &mut VecDeque<Batch>, sending: usize) -> Result<()> {
+    /// Puts all batches into the spool, so that the state on disk may move past them. What is on its way as one
+    /// object becomes one file, so that the state never stands in the middle of an object; others become one
+    /// where they are of one interval.
+    pub(crate) fn spool(&mut self, queue: &mut VecDeque<Batch>) -> Result<()> {
         let mut at = 0;
-        while let Some(batch) = queue.get_mut(at) {
+        while let Some(batch) = queue.get(at) {
             let run = match &batch.body {
-                Body::Memory(bytes, _) if at < sending => {
-                    let file = self.spool.add(batch.header.range, &[bytes])?;
-                    self.table.commit()?;
-                    batch.body = Body::Spooled(file);
-                    0
+                Body::Memory(..) if batch.sending => {
+                    queue.range(at..).take_while(|batch| batch.sending).count()
                 }
-                Body::Memory(..) => {
-                    let waiting = queue.range(at..).take_while(|batch| !batch.outlives_us());
-                    join::run_length(waiting, self.interval)
-                }
+                Body::Memory(..) => join::run_length(queue.range(at..), self.interval),
                 Body::Spooled(_) | Body::Streamed => 0,
             };
-            if run > 0 {
-                self.spool_run(queue, at, run)?;
+            match run {
+                0 => {}
+                1 => self.spool_one(queue, at)?,
+                run => self.spool_run(queue, at, run)?,
             }
             at += 1;
         }
-        self.save_levels_if_due();
+        Ok(())
+    }
+
+    fn spool_one(&mut self, queue: &mut VecDeque<Batch>, at: usize) -> Result<()> {
+        if let Some(batch) = queue.get_mut(at)
+            && let Body::Memory(bytes, _) = &batch.body
+        {
+            let file = self.spool.add(batch.header.range, &[bytes])?;
+            self.table.commit()?;
+            batch.body = Body::Spooled(file);
+        }
         Ok(())
     }
 

@@ -74,7 +74,10 @@ pub(super) fn run_length<'a>(
     let (mut size, mut ends) = (first.body.size(), first.boundary);
     let more = batches.take(MOST_PARTS - 1).take_while(|batch| {
         size = size.saturating_add(batch.body.size());
+        // The state on disk stands behind what is spooled: it must not stand inside an object.
+        let alike = batch.outlives_us() == first.outlives_us() && !batch.sending;
         !std::mem::replace(&mut ends, batch.boundary)
+            && alike
             && joins(&first.header, &batch.header)
             && batch.seen.last.millis_since(first.seen.first) <= interval
             && size <= MOST_BYTES
@@ -315,6 +318,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::budget::Room;
     use super::super::capture::Body;
     use super::super::encode::Seen;
     use super::*;
@@ -492,6 +496,7 @@ mod tests {
             body: Body::Streamed,
             rebase: None,
             boundary: at == 2,
+            sending: false,
         };
         let mut batches: Vec<_> = world.headers.iter().enumerate().map(batch).collect();
         let length =
@@ -507,6 +512,17 @@ mod tests {
         batches[4].header.mark = Mark::None;
         batches[4].header.node += 1;
         assert_eq!(length(&batches[3..], 1000), 1, "another epoch's");
+        batches[4].header.node -= 1;
+        batches[4].body = Body::Memory(Bytes::new(), Room::none());
+        assert_eq!(
+            length(&batches[3..], 1000),
+            1,
+            "u9: the saved state stands between them"
+        );
+        batches[3].body = Body::Memory(Bytes::new(), Room::none());
+        assert_eq!(length(&batches[3..], 1000), 2);
+        batches[4].sending = true;
+        assert_eq!(length(&batches[3..], 1000), 1, "on its way already");
     }
 
     #[test]

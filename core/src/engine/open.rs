@@ -464,6 +464,7 @@ impl Opening {
                 message: explain(reason).to_owned(),
             }),
             boundary: true,
+            sending: false,
         };
         let mut opened = self.finish(Captured::of(&view), None, Chain::Begins)?;
         opened.capture.jobs.insert(0, job);
@@ -588,6 +589,7 @@ fn queue_of(spool: &mut Spool, stored: Option<Txid>) -> Result<VecDeque<Batch>> 
                 rebase: None,
                 // Whether an image ends here is not known any more.
                 boundary: true,
+                sending: false,
             })
         })
         .collect()

@@ -215,7 +215,7 @@ impl Session<'_> {
 
     /// Whether the next object may be made now: nothing is on its way, and the last one is old enough.
     fn may_ship(&self, now: Instant) -> bool {
-        self.sending == 0 && self.ship_at(now) <= now
+        self.sending() == 0 && self.ship_at(now) <= now
     }
 
     /// Compares the names with our descriptors now and then (invariant 13).
@@ -255,13 +255,13 @@ impl Session<'_> {
             last: now,
         };
         let merge = self.may_begin_images() && self.has_base;
-        let (budget, sending) = (self.context.shared.memory.clone(), self.sending);
+        let budget = self.context.shared.memory.clone();
         let outcome = self
             .with(move |capture, queue| {
                 if merge && capture.begin_merges(now)? {
                     end_batch(queue);
                 }
-                let frames = capture_into(capture, queue, seen, &budget, sending)?;
+                let frames = capture_into(capture, queue, seen, &budget)?;
                 if ease {
                     capture.ease()?;
                 }
@@ -292,10 +292,9 @@ impl Session<'_> {
             first: self.gaze.uncaptured_since.unwrap_or(time),
             last: time,
         };
-        let sending = self.sending;
         let outcome = self
             .with(move |capture, queue| {
-                capture.spool(queue, sending)?;
+                capture.spool(queue)?;
                 let mut batches = Vec::new();
                 let done = capture.checkpoint(barrier, seen, &mut batches);
                 let frames: u64 = batches.iter().map(|batch| batch.frames).sum();
@@ -321,7 +320,7 @@ impl Session<'_> {
             let next = self.checkpoints.next_step(frames, self.behind(peek));
             let grows = self.gaze.until(frames, next, now);
             // While an upload runs its end is what we wait for; it sets the time itself.
-            let ship = if self.sending == 0 {
+            let ship = if self.sending() == 0 {
                 self.ship_at(now)
             } else {
                 now + GROWING.1
@@ -366,19 +365,17 @@ pub(super) fn end_batch(queue: &mut VecDeque<Batch>) {
     }
 }
 
-/// Captures everything committed to the end of `queue`; how many frames that were, if any. The first `sending`
-/// batches are on their way.
+/// Captures everything committed to the end of `queue`; how many frames that were, if any.
 fn capture_into(
     capture: &mut Capture,
     queue: &mut VecDeque<Batch>,
     seen: Seen,
     budget: &Arc<Budget>,
-    sending: usize,
 ) -> Result<Option<u64>> {
     let may_restart = queue.iter().all(Batch::outlives_us);
     let mut turn = capture.turn(seen, budget.take(BATCH_MEMORY), may_restart)?;
     if matches!(turn, Turn::Held) {
-        capture.spool(queue, sending)?;
+        capture.spool(queue)?;
         turn = capture.turn(seen, budget.take(BATCH_MEMORY), true)?;
     }
     match turn {
@@ -390,7 +387,7 @@ fn capture_into(
         }
         Turn::Broken(why) => {
             tracing::warn!(reason = why.reason, message = %why.message, "rebasing");
-            capture.spool(queue, sending)?;
+            capture.spool(queue)?;
             let batch = capture.rebase(why, seen.last)?;
             let found = batch.is_some();
             queue.extend(batch);

@@ -150,8 +150,6 @@ pub(super) struct Session<'w> {
     /// Files that are not stored, oldest first.
     queue: VecDeque<Batch>,
     upload: Option<JoinHandle<Result<Shipped>>>,
-    /// How many batches at the front of the queue are on their way as one object, or are tried again.
-    sending: usize,
     upload_retry: Option<Backoff>,
     last_ship: Option<Instant>,
     image: Option<Image>,
@@ -205,7 +203,6 @@ impl<'w> Session<'w> {
             capture: Some(Box::new(capture)),
             queue,
             upload: None,
-            sending: 0,
             upload_retry: None,
             last_ship: None,
             image: None,
@@ -491,9 +488,9 @@ impl<'w> Session<'w> {
 
     /// Puts into the spool what is only in memory, or in the WAL alone.
     async fn spool_all(&mut self) -> Result<()> {
-        let (seen, sending) = (Seen::at(self.now()), self.sending);
+        let seen = Seen::at(self.now());
         self.with(move |capture, queue| {
-            capture.spool(queue, sending)?;
+            capture.spool(queue)?;
             if let Turn::Batch(batch) = capture.turn(seen, Room::none(), true)? {
                 queue.push_back(*batch);
             }

@@ -31,6 +31,11 @@ impl Session<'_> {
         waiting > join::run_length(self.queue.iter(), self.policy.sync_interval)
     }
 
+    /// How many batches at the front of the queue are on their way as one object, or are tried again.
+    pub(super) fn sending(&self) -> usize {
+        self.queue.iter().take_while(|batch| batch.sending).count()
+    }
+
     /// When to begin the next upload.
     pub(super) fn ship_deadline(&self, now: Instant) -> Option<Instant> {
         let front = self.queue.front()?;
@@ -47,25 +52,32 @@ impl Session<'_> {
         if self.ship_deadline(now).is_none_or(|at| at > now) {
             return;
         }
-        if self.sending == 0 {
-            self.sending = join::run_length(self.queue.iter(), self.policy.sync_interval);
+        if self.sending() == 0 {
+            let run = join::run_length(self.queue.iter(), self.policy.sync_interval);
+            let front = self.queue.iter_mut().take(run);
+            front.for_each(|batch| batch.sending = true);
+        }
+        let sending = self.sending();
+        let headers = self.queue.iter().take(sending);
+        let headers: Vec<_> = headers.map(|batch| batch.header.clone()).collect();
+        let joined = join::header_of(&headers).ok().filter(|_| sending > 1);
+        if joined.is_none() {
+            let rest = self.queue.iter_mut().skip(1);
+            rest.for_each(|batch| batch.sending = false);
         }
         let (Some(front), Some(capture)) = (self.queue.front(), &self.capture) else {
             return;
         };
-        let headers = self.queue.iter().take(self.sending);
-        let headers: Vec<_> = headers.map(|batch| batch.header.clone()).collect();
-        let (header, body) = match join::header_of(&headers) {
-            Ok(header) if headers.len() > 1 => {
-                let batches = self.queue.iter().take(self.sending);
+        let (header, body) = match joined {
+            Some(header) => {
+                let batches = self.queue.iter().take(sending);
                 let parts = batches
                     .filter_map(|batch| batch.body.part(&capture.spool))
                     .collect();
                 let scratch = capture.scratch.clone();
                 (header, Bytestream::Parts { parts, scratch })
             }
-            _ => {
-                self.sending = 1;
+            None => {
                 let body = match front.body.part(&capture.spool) {
                     Some(Part::Memory(bytes)) => Bytestream::Memory(bytes),
                     Some(Part::File { path, size }) => Bytestream::File { path, size },
@@ -125,7 +137,7 @@ impl Session<'_> {
 
     /// The store has what was sent: the page table may move over it.
     async fn stored(&mut self, shipped: Shipped) -> Result<()> {
-        let sent = std::mem::take(&mut self.sending);
+        let sent = self.sending();
         let stored = self
             .with(move |capture, queue| {
                 let rest = queue.split_off(sent.min(queue.len()));
