@@ -5,12 +5,11 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use super::canvas::{Canvas, PageSink};
-use super::large::{Job, Target, joined, read_all, wrong_size};
+use super::arrive::{Arrived, fetch_all, read};
+use super::canvas::{Canvas, Layer, PageSink};
+use super::large::{Source, Surface, Target, joined};
 use super::links::{Broken, Expected, Links};
 use super::plan::LtxChain;
 use super::progress::Progress;
@@ -19,12 +18,6 @@ use crate::ltx::{Header, Verified};
 use crate::manifest::{Catalog, CatalogFile, FileEntry, FileKey, IN_FLIGHT, is_damage};
 use crate::store::Store;
 use crate::types::{DatabaseSum, PageCount, PageSize};
-
-/// Files up to this size are fetched whole, many at a time.
-const SMALL: u64 = 4 * 1024 * 1024;
-
-/// KiB of small files that are on their way or wait for their turn.
-const SMALL_KIB: u32 = 16 * 1024;
 
 /// A database that was put together and proved.
 #[derive(Debug)]
@@ -101,7 +94,7 @@ struct FileTarget {
 }
 
 impl Target for FileTarget {
-    fn open(&self, header: &Header) -> Result<(Arc<Canvas>, PageCount)> {
+    fn open(&self, header: &Header) -> Result<Arc<dyn Surface>> {
         let limit = match lock(&self.shared.links).check_header(self.key.range(), header) {
             Ok(limit) => limit,
             Err(Broken::File(error)) => return Err(error),
@@ -113,7 +106,8 @@ impl Target for FileTarget {
             }
         };
         self.learn(header);
-        Ok((self.shared.canvas(header)?, limit))
+        let canvas = self.shared.canvas(header)?;
+        Ok(Arc::new(Layer { canvas, limit }))
     }
 }
 
@@ -122,12 +116,6 @@ impl FileTarget {
         let entry = FileEntry::from_header(self.key, self.size, header, None, None);
         lock(&self.shared.learned).push(entry);
     }
-}
-
-/// A file on its way from the store.
-enum Arrived {
-    Small(Bytes, OwnedSemaphorePermit),
-    Large,
 }
 
 /// Fetches and applies chains.
@@ -160,7 +148,8 @@ impl Applier<'_> {
             writer: Mutex::default(),
         });
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-        let fetch = self.fetch_all(chain, sender);
+        let wanted = chain.files().iter().rev().map(|file| self.source(file));
+        let fetch = fetch_all(wanted.collect(), sender);
         let read = self.read_all(chain, &shared, receiver);
         // The reader ends first where a base makes older files unnecessary.
         let read = async {
@@ -213,41 +202,13 @@ impl Applier<'_> {
         }
     }
 
-    /// Fetches small files ahead of their turn, newest first. The result of each is sent, also an error.
-    async fn fetch_all(&self, chain: &LtxChain, sender: mpsc::Sender<Result<Arrived>>) {
-        let room = Arc::new(Semaphore::new(SMALL_KIB as usize));
-        let mut files = stream::iter(chain.files().iter().rev())
-            .map(|file| self.fetch(file, room.clone()))
-            .buffered(IN_FLIGHT);
-        while let Some(arrived) = files.next().await {
-            let failed = arrived.is_err();
-            if sender.send(arrived).await.is_err() || failed {
-                return;
-            }
+    fn source(&self, file: &CatalogFile) -> Source {
+        Source {
+            store: self.store.clone(),
+            object: self.catalog.object(file.key),
+            size: file.size,
+            progress: self.progress.clone(),
         }
-    }
-
-    async fn fetch(&self, file: &CatalogFile, room: Arc<Semaphore>) -> Result<Arrived> {
-        if file.size > SMALL {
-            return Ok(Arrived::Large);
-        }
-        let kib = u32::try_from(file.size.div_ceil(1024)).unwrap_or(SMALL_KIB);
-        let permit = room
-            .acquire_many_owned(kib.clamp(1, SMALL_KIB))
-            .await
-            .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
-        let object = self.catalog.object(file.key);
-        let found = self.store.get(&object, Some(0..file.size.max(1))).await;
-        let found = found.map_err(|error| match error.kind() {
-            // No range begins within an empty object.
-            ErrorKind::Invalid => wrong_size(file.size, 0).on(&object),
-            _ => error,
-        })?;
-        self.progress.downloaded(found.bytes.len() as u64);
-        if found.meta.size != file.size || found.bytes.len() as u64 != file.size {
-            return Err(wrong_size(file.size, found.meta.size).on(object));
-        }
-        Ok(Arrived::Small(found.bytes, permit))
     }
 
     /// Reads the files as they arrive, until one of them holds every page.
@@ -294,25 +255,7 @@ impl Applier<'_> {
             key: file.key,
             size: file.size,
         });
-        let verified = match arrived {
-            Arrived::Small(bytes, permit) => {
-                let read = tokio::task::spawn_blocking(move || {
-                    let verified = read_all(bytes.as_ref(), target.as_ref());
-                    drop(permit);
-                    verified
-                });
-                joined(read.await)??
-            }
-            Arrived::Large => {
-                let job = Job {
-                    store: self.store.clone(),
-                    object: self.catalog.object(file.key),
-                    size: file.size,
-                    progress: self.progress.clone(),
-                };
-                job.read(&target).await?
-            }
-        };
+        let verified = read(&self.source(file), arrived, &target).await?;
         lock(&shared.links).add(&verified, file.entry.as_deref())?;
         Ok(verified)
     }

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::large::{Section, Surface};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Page;
 use crate::types::{DatabaseSum, PageCount, PageNumber, PageSize, PageSum};
@@ -86,7 +87,7 @@ impl Canvas {
 
     /// A writer for the pages of one file, or of one section of it. Pages behind `limit` were cut off
     /// later and are left out.
-    pub(super) fn brush(&self, limit: PageCount) -> Brush<'_> {
+    fn brush(&self, limit: PageCount) -> Brush<'_> {
         Brush {
             canvas: self,
             limit: limit.min(self.commit),
@@ -139,8 +140,20 @@ impl Canvas {
     }
 }
 
+/// The canvas for the pages of one file. Those behind `limit` were cut off later.
+pub(super) struct Layer {
+    pub(super) canvas: Arc<Canvas>,
+    pub(super) limit: PageCount,
+}
+
+impl Surface for Layer {
+    fn section(&self) -> Box<dyn Section + '_> {
+        Box::new(self.canvas.brush(self.limit))
+    }
+}
+
 /// Gathers pages that follow each other and writes them together.
-pub(super) struct Brush<'a> {
+struct Brush<'a> {
     canvas: &'a Canvas,
     limit: PageCount,
     /// The first page of the run.
@@ -152,25 +165,6 @@ pub(super) struct Brush<'a> {
 }
 
 impl Brush<'_> {
-    /// Writes `page` unless a newer file held it or cut it off.
-    pub(super) fn page(&mut self, page: Page<'_>) -> Result<()> {
-        if !self.limit.holds(page.number) || !self.canvas.claim(page.number) {
-            return Ok(());
-        }
-        let follows = self.first.is_some_and(|first| {
-            u64::from(first.get()) + self.sums.len() as u64 == u64::from(page.number.get())
-        });
-        if !follows || self.run.len() >= RUN_BYTES {
-            self.flush()?;
-            self.first = Some(page.number);
-        }
-        let sum = page.sum();
-        self.total.add(sum);
-        self.sums.push(sum);
-        self.run.extend_from_slice(page.data);
-        Ok(())
-    }
-
     fn flush(&mut self) -> Result<()> {
         let Some(first) = self.first.take() else {
             return Ok(());
@@ -188,9 +182,30 @@ impl Brush<'_> {
         self.sums.clear();
         Ok(())
     }
+}
+
+impl Section for Brush<'_> {
+    /// Writes `page` unless a newer file held it or cut it off.
+    fn page(&mut self, page: Page<'_>) -> Result<()> {
+        if !self.limit.holds(page.number) || !self.canvas.claim(page.number) {
+            return Ok(());
+        }
+        let follows = self.first.is_some_and(|first| {
+            u64::from(first.get()) + self.sums.len() as u64 == u64::from(page.number.get())
+        });
+        if !follows || self.run.len() >= RUN_BYTES {
+            self.flush()?;
+            self.first = Some(page.number);
+        }
+        let sum = page.sum();
+        self.total.add(sum);
+        self.sums.push(sum);
+        self.run.extend_from_slice(page.data);
+        Ok(())
+    }
 
     /// Writes what is left.
-    pub(super) fn finish(mut self) -> Result<()> {
+    fn finish(mut self: Box<Self>) -> Result<()> {
         self.flush()?;
         let mut sum = self
             .canvas

@@ -9,16 +9,15 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::canvas::Canvas;
 use super::feed::Feed;
 use super::frames::{Piece, Splitter};
 use super::progress::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{
-    DecodeError, Decoder, FileCheck, HEADER_BYTES, Header, SectionSum, Verified, decode_section,
+    DecodeError, Decoder, FileCheck, HEADER_BYTES, Header, Page, SectionSum, Verified,
+    decode_section,
 };
 use crate::store::Store;
-use crate::types::PageCount;
 
 /// Bytes of one ranged read. With [`PARTS_IN_FLIGHT`] they fill a fast line over a long way: 12 MiB every
 /// 100 ms are a gigabit a second. Twice as much would not fit into 64 MiB with what is being decoded.
@@ -27,23 +26,40 @@ const PARTS_IN_FLIGHT: usize = 6;
 /// Parts that arrived and wait for a core.
 const PARTS_WAITING: usize = 1;
 
-/// A file to read, and where its pages go.
+/// A file to read.
 #[derive(Clone)]
-pub(super) struct Job {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) object: String,
-    pub(super) size: u64,
-    pub(super) progress: Arc<dyn Progress>,
+pub(crate) struct Source {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) object: String,
+    /// Its size, which must be right.
+    pub(crate) size: u64,
+    pub(crate) progress: Arc<dyn Progress>,
 }
 
-/// Where a file's pages go once its header is known: the canvas, and the page behind which they were cut
-/// off later. Also the place for all checks of the header.
-pub(super) trait Target: Send + Sync + 'static {
+/// Where a file's pages go once its header is known. Also the place for all checks of the header.
+pub(crate) trait Target: Send + Sync + 'static {
+    /// Called again where a file has to be read anew; what came until then does not count.
+    ///
     /// Errors: those of a header that does not fit the chain.
-    fn open(&self, header: &Header) -> Result<(Arc<Canvas>, PageCount)>;
+    fn open(&self, header: &Header) -> Result<Arc<dyn Surface>>;
 }
 
-impl Job {
+/// Takes the pages of one file, section by section, side by side.
+pub(crate) trait Surface: Send + Sync {
+    /// A place for the pages of one section.
+    fn section(&self) -> Box<dyn Section + '_>;
+}
+
+/// Takes the pages of one section.
+pub(crate) trait Section {
+    /// The next page.
+    fn page(&mut self, page: Page<'_>) -> Result<()>;
+
+    /// There are no more pages.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+impl Source {
     /// Reads the whole file. Errors name the object.
     pub(super) async fn read(&self, target: &Arc<dyn Target>) -> Result<Verified> {
         let verified = match self.read_in_sections(target).await {
@@ -117,21 +133,21 @@ pub(super) fn wrong_size(expected: u64, found: u64) -> Error {
     Error::new(ErrorKind::Corrupt, message)
 }
 
-/// Reads a file from its first byte to its last and paints its pages.
+/// Reads a file from its first byte to its last and hands its pages on.
 pub(super) fn read_all(source: impl std::io::Read, target: &dyn Target) -> Result<Verified> {
     let mut decoder = Decoder::new(source)?;
-    let (canvas, limit) = target.open(decoder.header())?;
-    let mut brush = canvas.brush(limit);
+    let surface = target.open(decoder.header())?;
+    let mut section = surface.section();
     let mut data = Vec::new();
     while let Some(page) = decoder.next_summed(&mut data)? {
-        brush.page(page)?;
+        section.page(page)?;
     }
-    brush.finish()?;
+    section.finish()?;
     Ok(decoder.finish()?)
 }
 
 /// What a blocking task gave; a panic of it is a defect of ours.
-pub(super) fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T> {
+pub(crate) fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T> {
     result.map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
 }
 
@@ -156,8 +172,7 @@ struct Sections {
 
 struct Open {
     check: FileCheck,
-    canvas: Arc<Canvas>,
-    limit: PageCount,
+    surface: Arc<dyn Surface>,
 }
 
 impl Sections {
@@ -216,32 +231,23 @@ impl Sections {
 
     fn open(&mut self, header: &[u8]) -> Result<()> {
         let check = FileCheck::new(header)?;
-        let (canvas, limit) = self.target.open(check.header())?;
-        self.open = Some(Open {
-            check,
-            canvas,
-            limit,
-        });
+        let surface = self.target.open(check.header())?;
+        self.open = Some(Open { check, surface });
         Ok(())
     }
 
     async fn decode(&mut self, range: Range<u64>, bytes: Bytes) -> Result<(), Stop> {
-        let Some(Open {
-            check,
-            canvas,
-            limit,
-        }) = &self.open
-        else {
+        let Some(Open { check, surface }) = &self.open else {
             return Err(DecodeError::Truncated {
                 offset: HEADER_BYTES as u64,
             }
             .into());
         };
-        let (header, canvas, limit) = (check.header().clone(), canvas.clone(), *limit);
+        let (header, surface) = (check.header().clone(), surface.clone());
         self.running.push_back(tokio::task::spawn_blocking(move || {
-            let mut brush = canvas.brush(limit);
-            let sum = decode_section(&header, range, bytes.as_ref(), |page| brush.page(page))?;
-            brush.finish()?;
+            let mut section = surface.section();
+            let sum = decode_section(&header, range, bytes.as_ref(), |page| section.page(page))?;
+            section.finish()?;
             Ok(sum)
         }));
         // One more than cores, so that none waits for the next.

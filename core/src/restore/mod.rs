@@ -27,6 +27,7 @@
 //! Dropping the future removes the staged file; the output is as it was.
 
 mod apply;
+mod arrive;
 mod canvas;
 mod discover;
 mod feed;
@@ -46,8 +47,10 @@ mod target;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use arrive::{Arrived, fetch_all, read};
 pub use canvas::PageSink;
 pub use discover::discover;
+pub(crate) use large::{Section, Source, Surface, Target, joined};
 pub use list::{
     DatabaseDescription, DatabaseList, DatabaseSummary, Failure, FileSummary, PointSummary,
     SnapshotSummary, StepSummary, describe, list_databases,
