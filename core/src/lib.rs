@@ -9,11 +9,13 @@ pub mod lease;
 pub mod ltx;
 pub mod manifest;
 pub mod memory;
+pub mod report;
 pub mod restore;
 pub mod sqlite;
 pub mod state;
 pub mod store;
 pub mod types;
+pub mod verify;
 pub mod wal;
 
 pub use error::{Error, ErrorKind, Result};

@@ -68,6 +68,7 @@ impl ManifestDelta {
                 epochs: Vec::new(),
                 files: Vec::new(),
                 pages: Vec::new(),
+                compactions: 0,
             },
             (None, None) => {
                 return Err(Error::new(

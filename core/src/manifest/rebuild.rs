@@ -2,6 +2,7 @@
 
 use super::entry::{FileEntry, FileKind};
 use super::facts::{Place, read_all_facts};
+use super::holes::holes;
 use super::listing::Listing;
 use super::live::Turns;
 use super::root::{EpochStart, Head, Manifest, VERSION};
@@ -10,7 +11,7 @@ use crate::store::{Layout, Store};
 use crate::types::{StreamId, Timestamp};
 
 /// The turns that incrementals show: a writer's first TXID is that of its first incremental.
-pub(super) fn starts_of<'a>(
+pub(crate) fn starts_of<'a>(
     files: impl IntoIterator<Item = &'a FileEntry>,
 ) -> impl Iterator<Item = EpochStart> {
     files
@@ -88,6 +89,8 @@ fn index_of(mut files: Vec<FileEntry>) -> Result<Manifest> {
         }
     }
     epochs.sort_by_key(|start| (start.first, start.stream.epoch));
+    // What is missing may have been thinned: nobody knows.
+    let compactions = u64::from(has_holes(&files));
     Ok(Manifest {
         version: VERSION,
         page_size: newest.page_size,
@@ -97,5 +100,13 @@ fn index_of(mut files: Vec<FileEntry>) -> Result<Manifest> {
         epochs,
         files,
         pages: Vec::new(),
+        compactions,
     })
+}
+
+fn has_holes(files: &[FileEntry]) -> bool {
+    let starts = files.iter().filter(|file| file.kind.is_start());
+    let incrementals = files.iter().filter(|file| file.key.level() == 0);
+    let incrementals = incrementals.map(FileEntry::range).collect();
+    !holes(starts.map(FileEntry::max).min(), incrementals).is_empty()
 }

@@ -101,6 +101,9 @@ pub struct Manifest {
     /// Where the older entries are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pages: Vec<PageRef>,
+    /// How many compactions went by: before the first, no file may be missing.
+    #[serde(default)]
+    pub compactions: u64,
 }
 
 /// A page of the index.

@@ -5,7 +5,7 @@ use crate::manifest::FileKey;
 use crate::restore::RestoreTarget;
 
 /// A base and an incremental of some 9 MB each, of pages that do not compress.
-async fn large_world(page_size: u32) -> World {
+pub(crate) async fn large_world(page_size: u32) -> World {
     let mut world = World::new(11, page_size);
     world.commit();
     let size = world.page_size.bytes();

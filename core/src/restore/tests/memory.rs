@@ -6,10 +6,10 @@ use super::world::{START, World, run, txid};
 use crate::ltx::{Encoder, Header, Mark, Spill, Tracking};
 use crate::manifest::FileKey;
 use crate::restore::{LeaveState, RestoreTarget};
-use crate::types::{DatabaseSum, PageCount, PageNumber, Timestamp, TxidRange};
+use crate::types::{DatabaseSum, PageCount, Timestamp, TxidRange};
 
 /// The most memory that this process ever had resident, in KiB.
-fn peak_kib() -> u64 {
+pub(crate) fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
         .lines()
@@ -28,7 +28,8 @@ fn s7_ten_million_pages_restore_in_64_mib() {
     runtime.build().unwrap().block_on(restore_large());
 }
 
-async fn restore_large() {
+/// A snapshot of `PAGES` random pages of `PAGE_SIZE`, by default ten million of 512 bytes.
+pub(crate) async fn large_snapshot() -> (World, PageCount, DatabaseSum) {
     let size: u32 = std::env::var("PAGE_SIZE").map_or(512, |text| text.parse().unwrap());
     let count: u32 = std::env::var("PAGES").map_or(10_000_000, |text| text.parse().unwrap());
     let world = World::new(90, size);
@@ -64,6 +65,11 @@ async fn restore_large() {
     let mut file = finished.out.into_inner().unwrap();
     file.seek(SeekFrom::Start(0)).unwrap();
     file.write_all(&finished.header).unwrap();
+    (world, PageCount(count), sum)
+}
+
+async fn restore_large() {
+    let (world, count, sum) = large_snapshot().await;
     let before = peak_kib();
     let mut request = world.request(RestoreTarget::Latest);
     request.state = LeaveState::Yes;
@@ -73,9 +79,8 @@ async fn restore_large() {
     eprintln!("{report:?}");
     eprintln!("peak {before} KiB while encoding, {peak} KiB after the restore");
     assert!(peak < 64 * 1024, "{peak} KiB");
-    let last = PageNumber::new(count).unwrap();
     assert_eq!(
         std::fs::metadata(world.output()).unwrap().len(),
-        world.page_size.offset(last) + u64::from(size)
+        world.page_size.total(count)
     );
 }

@@ -2,9 +2,9 @@
 
 mod damage;
 mod history;
-mod large;
+pub(crate) mod large;
 mod litestream;
-mod memory;
+pub(crate) mod memory;
 mod output;
 mod planning;
 mod real;

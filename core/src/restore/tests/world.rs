@@ -244,9 +244,14 @@ impl World {
     pub(crate) async fn put(&mut self, key: FileKey, mark: Mark) -> FileEntry {
         let (bytes, entry) = self.encode(key, mark, self.stream);
         self.put_bytes(key, bytes).await;
-        self.entries.push(entry.clone());
-        self.unpublished.add.push(entry.clone());
+        self.note(entry.clone());
         entry
+    }
+
+    /// Lets the index name a file with the next publication.
+    pub(crate) fn note(&mut self, entry: FileEntry) {
+        self.entries.push(entry.clone());
+        self.unpublished.add.push(entry);
     }
 
     pub(crate) async fn put_bytes(&self, key: FileKey, bytes: Vec<u8>) {
