@@ -97,6 +97,12 @@ pub(crate) enum Command {
     /// List databases in S3 bucket
     #[command(override_usage = "walrust list [OPTIONS] --bucket <BUCKET> [NAME]")]
     List(ListArgs),
+    /// Verify integrity of LTX files in S3
+    #[command(override_usage = "walrust verify [OPTIONS] --bucket <BUCKET> <NAME>")]
+    Verify(VerifyArgs),
+    /// Restore to scratch, check, time and throw away
+    #[command(override_usage = "walrust drill [OPTIONS] --bucket <BUCKET> <NAME>...")]
+    Drill(DrillArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -124,6 +130,8 @@ impl Command {
             Self::Watch(_) => "watch",
             Self::Restore(_) => "restore",
             Self::List(_) => "list",
+            Self::Verify(_) => "verify",
+            Self::Drill(_) => "drill",
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
             Self::Help { .. } => "help",
@@ -301,6 +309,64 @@ pub(crate) struct ListArgs {
     pub(crate) bucket: BucketArgs,
 }
 
+/// `walrust verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Database name as stored in S3
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    pub(crate) name: Option<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+
+    /// Remove orphaned entries from the manifest, and write a missing or damaged one anew
+    #[arg(long)]
+    pub(crate) fix: bool,
+
+    /// Restore the newest state to scratch too, and run integrity_check on it
+    #[arg(long)]
+    pub(crate) deep: bool,
+
+    /// Verify every database of the config file, or of the bucket where it names none
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) all: bool,
+
+    /// Write a report of at most 4 KiB to this file, as a Kubernetes Job's termination message
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Show no progress bar
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+}
+
+/// `walrust drill`.
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// Database names as stored in S3
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    pub(crate) names: Vec<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+
+    /// Drill every database of the config file, or of the bucket where it names none
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
+
+    /// Restore any advertised restore point, drawn by chance, instead of the newest state
+    #[arg(long)]
+    pub(crate) random: bool,
+
+    /// Directory with room for one database at a time; nothing stays in it [default: TMPDIR, else /tmp]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
+
+    /// Write a report of at most 4 KiB to this file, as a Kubernetes Job's termination message
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
 fn sync_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::sync_interval(value::seconds_or_duration(text)?)
 }
@@ -340,6 +406,12 @@ mod tests {
             "restore --all --config w.toml --if-missing --when-no-backup start-fresh",
             "restore app.db -o o.db -b b --point-in-time txid:42 --verify full --force",
             "list app.db -b b",
+            "verify myapp.db --bucket my-backups",
+            "verify myapp.db --bucket my-backups --endpoint https://fly.storage.tigris.dev",
+            "verify myapp.db --bucket my-backups --fix",
+            "verify --all --config w.toml --deep --report /dev/termination-log",
+            "drill app.db users.db -b b --random --scratch /mnt --report r.json",
+            "drill --all -b b",
         ] {
             let arguments = ["walrust"].into_iter().chain(example.split(' '));
             if let Err(error) = Cli::try_parse_from(arguments) {
@@ -375,7 +447,11 @@ mod tests {
             "compact app.db -b b",
             "replicate s3://b/a --local a.db",
             "explain",
-            "verify app.db -b b",
+            "verify -b b",
+            "verify app.db --all -b b",
+            "verify app.db other.db -b b",
+            "drill -b b",
+            "drill app.db --all -b b",
             "snapshot",
             "snapshot a.db b.db",
             "man",

@@ -96,6 +96,14 @@ fn overrides(command: &Command) -> Result<Overrides> {
             store: store(&args.bucket)?,
             ..Overrides::default()
         },
+        Command::Verify(args) => Overrides {
+            store: store(&args.bucket)?,
+            ..Overrides::default()
+        },
+        Command::Drill(args) => Overrides {
+            store: store(&args.bucket)?,
+            ..Overrides::default()
+        },
         Command::Completions { .. } | Command::Man { .. } | Command::Help { .. } => {
             Overrides::default()
         }

@@ -8,12 +8,14 @@ use tokio_util::sync::CancellationToken;
 use walrust_core::clock::Clock;
 use walrust_core::config::{LeaseMode, Resolved, StoreSettings};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
+use walrust_core::lease::LeasePolicy;
 use walrust_core::restore::{
     self, DatabaseDescription, DatabaseList, LeaveState, Overwrite, Progress, RestoreRequest,
     RestoreTarget, Verify, discover,
 };
 use walrust_core::store::{Layout, Store, StoreLocation};
-use walrust_core::types::{DatabaseName, KeyPrefix, Txid};
+use walrust_core::types::{DatabaseName, KeyPrefix, Timestamp, Txid};
+use walrust_core::verify::{self, DrillReport, DrillRequest, Fix, VerifyReport, VerifyRequest};
 use walrust_core::{Error, ErrorKind, Result};
 
 use crate::args;
@@ -107,17 +109,21 @@ async fn engine_options(
         databases: databases.cloned().collect(),
         permission,
         checksums: settings.checksums,
-        lease: match settings.lease {
-            LeaseMode::Enforce => engine::LeaseMode::Enforce,
-            LeaseMode::Observe => engine::LeaseMode::Observe,
-            LeaseMode::Off => engine::LeaseMode::Off,
-        },
+        lease: lease_mode(settings.lease),
         lease_duration: settings.lease_duration,
         until,
         memory_limit: resolved.memory_limit,
         grace: GRACE,
         clock: Clock::system(),
     })
+}
+
+fn lease_mode(mode: LeaseMode) -> engine::LeaseMode {
+    match mode {
+        LeaseMode::Enforce => engine::LeaseMode::Enforce,
+        LeaseMode::Observe => engine::LeaseMode::Observe,
+        LeaseMode::Off => engine::LeaseMode::Off,
+    }
 }
 
 /// A store to read from, and the prefix in it. A directory must be there: one that is not mounted is no
@@ -202,6 +208,66 @@ pub(crate) async fn restore(
         notes: done.notes,
         ..RestoreReport::nothing(job.name.clone(), job.output.clone(), Outcome::Restored)
     })
+}
+
+/// Verifies one database.
+pub(crate) async fn verify(
+    settings: &StoreSettings,
+    name: &DatabaseName,
+    fix: bool,
+    deep: bool,
+    bar: &Bar,
+) -> Result<VerifyReport> {
+    let (store, prefix) = open(settings).await?;
+    let policy = LeasePolicy {
+        mode: lease_mode(settings.lease),
+        duration: settings.lease_duration,
+        ..LeasePolicy::default()
+    };
+    let request = VerifyRequest {
+        layout: Layout::new(prefix, name.clone()),
+        fix: match fix {
+            true => Fix::Yes(policy),
+            false => Fix::No,
+        },
+        deep,
+        scratch: std::env::temp_dir(),
+    };
+    let progress: Arc<dyn Progress> = Arc::new(bar.clone());
+    match verify::verify(&store, &request, &Clock::system(), &progress).await {
+        Ok(report) => Ok(report),
+        Err(error) => Err(with_near(error, settings, name).await),
+    }
+}
+
+/// Restores one database to scratch; whatever fails is in the report.
+pub(crate) async fn drill(
+    settings: &StoreSettings,
+    name: &DatabaseName,
+    request: impl FnOnce(Layout) -> DrillRequest,
+) -> DrillReport {
+    let (store, prefix) = match open(settings).await {
+        Ok(opened) => opened,
+        Err(error) => return DrillReport::failed(name, &error),
+    };
+    let request = request(Layout::new(prefix, name.clone()));
+    let report = verify::drill(&store, &request, &Clock::system()).await;
+    match (report.failure, report.message.clone()) {
+        (Some(ErrorKind::NotFound), Some(message)) => {
+            let error = Error::new(ErrorKind::NotFound, message);
+            let message = with_near(error, settings, name).await.to_string();
+            DrillReport {
+                message: Some(message),
+                ..report
+            }
+        }
+        _ => report,
+    }
+}
+
+/// The time now.
+pub(crate) fn now() -> Timestamp {
+    Clock::system().now()
 }
 
 /// The databases of a bucket.

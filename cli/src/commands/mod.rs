@@ -1,9 +1,12 @@
 //! One module for each command.
 
+mod drill;
 mod help;
 mod list;
 mod restore;
 mod snapshot;
+mod streams;
+mod verify;
 mod watch;
 
 use walrust_core::{Error, Result};
@@ -36,6 +39,11 @@ pub(crate) fn run(
                     restore::run(&args, settings, wanted, out)
                 }
                 Command::List(args) => list::run(&args, settings, out),
+                Command::Verify(args) => {
+                    let wanted = !(args.no_progress || global.quiet || global.json);
+                    verify::run(&args, settings, wanted, out)
+                }
+                Command::Drill(args) => drill::run(&args, settings, out),
                 Command::Completions { shell } => help::completions(shell, out),
                 Command::Man { directory } => help::man(&directory, out).map_err(Failed::from),
                 Command::Help { command } => help::help(command.as_deref(), out),

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use walrust_core::config::{StoreSettings, streams};
+use walrust_core::config::StoreSettings;
 use walrust_core::restore::RestoreTarget;
 use walrust_core::types::DatabaseName;
 use walrust_core::{Error, ErrorKind, Result};
 
-use super::runtime;
+use super::{runtime, streams};
 use crate::args::{RestoreArgs, WhenNoBackup};
 use crate::exit::{Failed, tell};
 use crate::output::Out;
@@ -129,30 +129,24 @@ impl Work<'_> {
         Failed::told(kinds)
     }
 
-    /// The streams of the configuration. Which files a pattern means is asked of the bucket: the local
-    /// ones may be gone.
+    /// The streams of the configuration.
     async fn jobs(&self, settings: &Settings) -> Result<Vec<(DatabaseName, PathBuf)>> {
         if let Some(RestoreTarget::Txid(_)) = self.args.point_in_time {
             let message = "a TXID counts the transactions of one database: --all takes a time";
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let none = || {
-            Error::new(ErrorKind::Invalid, "the configuration names no database")
-                .hint("add [[databases]] to walrust.toml, or name one to restore")
-        };
-        let file = settings.file().ok_or_else(none)?;
-        let stored = match streams::has_pattern(file) {
-            true => wire::names(&self.store).await?,
-            false => Vec::new(),
-        };
-        let jobs = streams::of(file, &stored)?;
-        if jobs.is_empty() {
-            return Err(none());
-        }
-        Ok(jobs
+        let streams = streams::configured(settings, &self.store).await?;
+        let jobs: Vec<_> = streams
             .into_iter()
             .map(|stream| (stream.name, stream.path))
-            .collect())
+            .collect();
+        if jobs.is_empty() {
+            return Err(
+                Error::new(ErrorKind::Invalid, "the configuration names no database")
+                    .hint("add [[databases]] to walrust.toml, or name one to restore"),
+            );
+        }
+        Ok(jobs)
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod listing;
 pub(crate) mod progress;
 pub(crate) mod report;
 pub(crate) mod text;
+pub(crate) mod verification;
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};

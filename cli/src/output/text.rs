@@ -23,6 +23,12 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
+/// A size in megabytes with two decimals: `12.34 MB` (R129).
+pub(crate) fn megabytes(bytes: u64) -> String {
+    let hundredths = (u128::from(bytes) * 100 + (1 << 19)) >> 20;
+    format!("{}.{:02} MB", hundredths / 100, hundredths % 100)
+}
+
 /// The page images of a sync in kilobytes, without a space: `16KB`; half a kilobyte only with pages of
 /// 512 bytes (R53).
 pub(crate) fn kilobytes(bytes: u64) -> String {
@@ -79,6 +85,19 @@ mod tests {
             (u64::MAX, "16777216.0 TB"),
         ] {
             assert_eq!(size(bytes), text, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn megabytes_have_two_decimals() {
+        for (bytes, text) in [
+            (0, "0.00 MB"),
+            (5242, "0.00 MB"),
+            (5243, "0.01 MB"),
+            (12_939_428, "12.34 MB"),
+            (5 << 30, "5120.00 MB"),
+        ] {
+            assert_eq!(megabytes(bytes), text, "{bytes}");
         }
     }
 
