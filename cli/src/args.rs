@@ -226,6 +226,10 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "SIZE", value_parser = spool_limit)]
     pub(crate) spool_limit: Option<u64>,
 
+    /// Restore the newest stored state to scratch this often, and check it; 0 = disabled [default: 0]
+    #[arg(long, value_name = "DURATION", value_parser = prove_interval)]
+    pub(crate) prove_interval: Option<Duration>,
+
     /// Disable metrics server
     #[arg(long)]
     pub(crate) no_metrics: bool,
@@ -371,6 +375,10 @@ fn sync_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::sync_interval(value::seconds_or_duration(text)?)
 }
 
+fn prove_interval(text: &str) -> Result<Duration, value::ValueError> {
+    limits::prove_interval(value::seconds_or_duration(text)?)
+}
+
 fn spool_limit(text: &str) -> Result<u64, value::ValueError> {
     limits::spool(value::bytes_or_size(text)?)
 }
@@ -403,6 +411,7 @@ mod tests {
             "--config w.toml watch",
             "watch --config w.toml",
             "watch app.db -b b --on-startup true --no-metrics --once",
+            "watch app.db -b b --prove-interval 1h",
             "restore --all --config w.toml --if-missing --when-no-backup start-fresh",
             "restore app.db -o o.db -b b --point-in-time txid:42 --verify full --force",
             "list app.db -b b",
@@ -434,7 +443,7 @@ mod tests {
             "watch app.db -b b --compact-interval 3600",
             "watch app.db -b b --retain-hourly 3",
             "watch app.db -b b --metrics-port 1",
-            "watch app.db -b b --prove-interval 1h",
+            "watch app.db -b b --prove-interval 10ms",
             "watch app.db -b b --exec true",
             "restore app.db -b b",
             "restore -o o.db -b b",

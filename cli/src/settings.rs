@@ -130,6 +130,7 @@ fn sync(args: &WatchArgs) -> SyncLayer {
         max_interval: args.max_interval,
         on_idle: args.on_idle,
         on_startup: args.on_startup,
+        prove_interval: args.prove_interval,
         spool_limit: args.spool_limit,
         set_wal_mode: args.set_wal_mode.then_some(true),
         ..SyncLayer::default()
@@ -214,6 +215,13 @@ mod tests {
                 ["--on-startup", "false"],
                 SyncLayer {
                     on_startup: Some(false),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--prove-interval", "1h"],
+                SyncLayer {
+                    prove_interval: seconds(3600),
                     ..nothing()
                 },
             ),

@@ -72,11 +72,13 @@ fn r1_r3_help_and_version() {
     let scene = Scene::new("help", "a.db");
     for arguments in [&["help"][..], &["--help"], &["-h"]] {
         let output = run(&scene, arguments).expect_success();
-        for command in ["snapshot", "watch", "restore", "list", "help"] {
+        for command in [
+            "snapshot", "watch", "restore", "list", "verify", "drill", "help",
+        ] {
             assert!(output.stdout.contains(command), "{}", output.stdout);
         }
     }
-    for command in ["snapshot", "watch", "restore", "list"] {
+    for command in ["snapshot", "watch", "restore", "list", "verify", "drill"] {
         for arguments in [
             &["help", command][..],
             &[command, "--help"],

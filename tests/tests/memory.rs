@@ -18,7 +18,7 @@ use walrust_tests::record::Recorder;
 use walrust_tests::scene::Scene;
 use walrust_tests::support::{PATIENCE, until};
 
-/// What `watch`, `snapshot` and `restore` may have resident: 64 MiB, and what the code of a build without
+/// What `watch`, `snapshot`, `restore`, `verify` and `drill` may have resident: 64 MiB, and what the code of a build without
 /// optimisation takes more than a released one (it is mapped, and counts).
 const LIMIT: u64 = if cfg!(debug_assertions) {
     84 << 20
@@ -100,14 +100,21 @@ fn s7_memory_does_not_follow_the_size_of_the_database() {
             .oracle()
             .check_file(&output, scene.oracle().last().seq)
             .unwrap();
+        let fifth = peak(walrust(&scene.bucket, "verify").arg(scene.name()));
+        let mut drill = walrust(&scene.bucket, "drill");
+        drill.arg(scene.name()).arg("--scratch").arg(scene.path());
+        let sixth = peak(&mut drill);
         eprintln!(
-            "memory: page size {page_size}: watch {first}, snapshot {second}, VACUUM {third}, restore {fourth}"
+            "memory: page size {page_size}: watch {first}, snapshot {second}, VACUUM {third}, restore {fourth}, \
+             verify {fifth}, drill {sixth}"
         );
         for (what, peak) in [
             ("watch", first),
             ("snapshot", second),
             ("VACUUM", third),
             ("restore", fourth),
+            ("verify", fifth),
+            ("drill", sixth),
         ] {
             assert!(peak <= LIMIT, "{what} had {peak} bytes resident");
         }

@@ -746,3 +746,50 @@ fn a_drill_that_is_stopped_leaves_nothing() {
     );
     assert!(fs::read_dir(&scratch).unwrap().next().is_none());
 }
+
+#[test]
+fn continuous_proof_tells_what_restores_and_what_does_not() {
+    let scene = Scene::new("proof", "a.db");
+    let mut writer = scene.writer(scene.spec(10));
+    let flags = [
+        "--json",
+        "--sync-interval",
+        "10ms",
+        "--prove-interval",
+        "1s",
+    ];
+    let mut watch = Watch::start(&scene.bucket, &[&scene.database()], &flags);
+    let event = |line: &str, event: &str| -> Option<Value> {
+        let value: Value = serde_json::from_str(line).ok()?;
+        (value["event"] == event).then_some(value)
+    };
+    let next = |watch: &mut Watch, wanted: &str, after: u64| -> Value {
+        let line = watch.process.wait_for(PATIENCE, |line| {
+            event(line, wanted)
+                .is_some_and(|value| value["txid"].as_u64().unwrap_or(after) >= after)
+        });
+        serde_json::from_str(&line).unwrap()
+    };
+    for _ in 0..3 {
+        writer.row();
+        watch.wait_stored(&scene, PATIENCE);
+        let newest = walrust_tests::program::points(&scene.bucket, "a.db")
+            .last()
+            .unwrap()
+            .txid;
+        let proven = next(&mut watch, "proven", newest);
+        assert!(proven["bytes"].as_u64().unwrap() > 4096, "{proven}");
+    }
+    // What is lost in the bucket is told within the interval, though nothing is committed.
+    let keys = scene.bucket.ltx_keys();
+    let last = keys.iter().rfind(|key| key.contains("/0000/")).unwrap();
+    let whole = fs::read(scene.bucket.file(last)).unwrap();
+    fs::remove_file(scene.bucket.file(last)).unwrap();
+    let unproven = next(&mut watch, "unproven", 0);
+    assert_eq!(unproven["kind"], "corrupt", "{unproven}");
+    fs::write(scene.bucket.file(last), whole).unwrap();
+    next(&mut watch, "proven", 0);
+    watch.drain();
+    let scratch = scene.state().join("scratch");
+    assert!(fs::read_dir(scratch).unwrap().next().is_none());
+}

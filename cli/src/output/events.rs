@@ -49,6 +49,19 @@ fn line(event: &WatchEvent) -> Option<Told> {
         Happening::Rebase { message, txid, .. } => {
             Told::Warning(format!("rebase at TXID {}: {message}", txid.get()))
         }
+        Happening::Proven {
+            txid,
+            bytes,
+            duration_ms,
+        } => line(format!(
+            "Proven: TXID {} restores ({}, {})",
+            txid.get(),
+            text::size(*bytes),
+            text::duration(Duration::from_millis(*duration_ms))
+        )),
+        Happening::Unproven { message, .. } => {
+            Told::Error(format!("the newest state is not proven: {message}"))
+        }
         Happening::Fenced { message } => Told::Error(format!("fenced: {message}")),
         Happening::Error { message, .. } => Told::Error(message.clone()),
         Happening::Recovered { message, .. } => line(format!("Recovered ({message})")),
@@ -195,7 +208,13 @@ mod tests {
                 "[2024-01-15 10:30:00] app.db: Max changes snapshot (256 KB)",
             ),
         ];
-        for (what, expected) in cases {
+        let proven = Happening::Proven {
+            txid: txid(7),
+            bytes: 1_258_291,
+            duration_ms: 445,
+        };
+        let proof = "[2024-01-15 10:30:00] app.db: Proven: TXID 7 restores (1.2 MB, 445ms)";
+        for (what, expected) in cases.into_iter().chain([(proven, proof)]) {
             assert_eq!(line(&event(what)), Some(Told::Line(expected.to_owned())));
         }
         let trouble = line(&event(Happening::Error {

@@ -219,6 +219,9 @@ fn read_sync(section: &mut Section<'_, '_>) -> SyncLayer {
         max_interval: section.take("max_interval", duration),
         on_idle: section.take("on_idle", duration),
         on_startup: section.take("on_startup", |value| value.boolean()),
+        prove_interval: section.take("prove_interval", |value| {
+            limits::prove_interval(value.duration()?).map_err(|error| error.to_string())
+        }),
         checkpoint_pages: section.take("checkpoint_pages", |value| {
             limits::checkpoint_pages(value.whole()?).map_err(|error| error.to_string())
         }),

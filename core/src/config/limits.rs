@@ -27,6 +27,14 @@ pub fn sync_interval(length: Duration) -> Result<Duration, ValueError> {
     at_least(length, Duration::from_millis(10))
 }
 
+/// Each proof downloads and writes the whole database. 0 is off.
+pub fn prove_interval(length: Duration) -> Result<Duration, ValueError> {
+    match length.is_zero() {
+        true => Ok(length),
+        false => at_least(length, Duration::from_secs(1)),
+    }
+}
+
 /// An owner calls durable what it stored within ten seconds of its last look at the lease, so nobody may
 /// take over sooner; five more cover the clock of the store.
 pub fn lease_duration(length: Duration) -> Result<Duration, ValueError> {
@@ -123,6 +131,8 @@ mod tests {
     fn v11_bounds_refuse_zero_and_absurd_values() {
         assert!(sync_interval(Duration::ZERO).is_err());
         assert!(sync_interval(Duration::from_millis(10)).is_ok());
+        assert!(prove_interval(Duration::ZERO).is_ok());
+        assert!(prove_interval(Duration::from_millis(999)).is_err());
         assert!(lease_duration(Duration::ZERO).is_err());
         assert!(max_requests(0).is_err() && max_requests(1_001).is_err());
         assert!(checkpoint_pages(0).is_err() && checkpoint_pages(1 << 32).is_err());

@@ -71,6 +71,22 @@ pub enum Happening {
         /// The same for people.
         message: String,
     },
+    /// The newest stored state was restored to scratch, and is sound.
+    Proven {
+        /// The state.
+        txid: Txid,
+        /// Size of the restored database.
+        bytes: u64,
+        /// How long it took, in milliseconds.
+        duration_ms: u64,
+    },
+    /// The newest stored state could not be restored, or is not sound.
+    Unproven {
+        /// What the error means.
+        kind: ErrorKind,
+        /// The error in one line.
+        message: String,
+    },
     /// Another writer owns the stream; this database is no longer shipped.
     Fenced {
         /// Who, as far as the store says.
@@ -153,6 +169,8 @@ impl Happening {
             Self::Snapshot { .. } => "snapshot",
             Self::Merge { .. } => "merge",
             Self::Rebase { .. } => "rebase",
+            Self::Proven { .. } => "proven",
+            Self::Unproven { .. } => "unproven",
             Self::Fenced { .. } => "fenced",
             Self::Error { .. } => "error",
             Self::Recovered { .. } => "recovered",
@@ -166,11 +184,12 @@ impl Happening {
             Self::Sync { txid, .. }
             | Self::Snapshot { txid, .. }
             | Self::Merge { txid, .. }
-            | Self::Rebase { txid, .. } => Some(*txid),
+            | Self::Rebase { txid, .. }
+            | Self::Proven { txid, .. } => Some(*txid),
             Self::Watching { txid } | Self::Recovered { txid, .. } | Self::Drained { txid } => {
                 *txid
             }
-            Self::Fenced { .. } | Self::Error { .. } => None,
+            Self::Unproven { .. } | Self::Fenced { .. } | Self::Error { .. } => None,
         }
     }
 
@@ -179,7 +198,8 @@ impl Happening {
             Self::Sync { bytes, .. }
             | Self::Snapshot { bytes, .. }
             | Self::Merge { bytes, .. }
-            | Self::Rebase { bytes, .. } => Some(*bytes),
+            | Self::Rebase { bytes, .. }
+            | Self::Proven { bytes, .. } => Some(*bytes),
             _ => None,
         }
     }
@@ -195,6 +215,7 @@ impl Happening {
     fn message(&self) -> Option<&str> {
         match self {
             Self::Rebase { message, .. }
+            | Self::Unproven { message, .. }
             | Self::Fenced { message }
             | Self::Error { message, .. }
             | Self::Recovered { message, .. } => Some(message),
@@ -212,7 +233,7 @@ impl Serialize for WatchEvent {
             _ => (None, None),
         };
         let kind = match self.what {
-            Happening::Error { kind, .. } => Some(kind.name()),
+            Happening::Error { kind, .. } | Happening::Unproven { kind, .. } => Some(kind.name()),
             _ => None,
         };
         let mut fields = serializer.serialize_struct("WatchEvent", 11)?;

@@ -16,6 +16,7 @@ mod once;
 mod open;
 mod past;
 mod plain;
+mod prove;
 mod remote;
 mod session;
 mod ship;

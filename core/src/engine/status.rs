@@ -81,6 +81,10 @@ pub struct DatabaseStatus {
     pub last_sync: Option<Timestamp>,
     /// When a snapshot was last stored.
     pub last_snapshot: Option<Timestamp>,
+    /// The newest state that was restored for proof, and found sound.
+    pub proven_txid: Option<Txid>,
+    /// When that was.
+    pub proven_at: Option<Timestamp>,
     /// Length of the WAL in bytes, as far as SQLite uses it.
     pub wal_bytes: u64,
     /// Bytes in the spool, overlays included.
@@ -103,6 +107,8 @@ impl DatabaseStatus {
             pending_since: None,
             last_sync: None,
             last_snapshot: None,
+            proven_txid: None,
+            proven_at: None,
             wal_bytes: 0,
             spool_bytes: 0,
             lease: LeaseStatus {

@@ -14,6 +14,7 @@ use super::anchor::Permission;
 use super::budget::Budget;
 use super::checkpoint::Barrier;
 use super::event::WatchEvent;
+use super::prove;
 use super::session::{Command, Policy};
 use super::status::{DatabaseState, DatabaseStatus};
 use super::trigger::SnapshotPolicy;
@@ -146,6 +147,7 @@ impl Watch {
             clock: options.clock,
             events,
             images: Arc::new(Semaphore::new(IMAGES)),
+            proofs: Semaphore::new(1),
             memory: Budget::new(options.memory_limit),
             waker: waker.clone(),
             grace: options.grace,
@@ -217,6 +219,7 @@ impl Watch {
             waker,
             until,
         } = self;
+        let mut provers = prove::start(&contexts, &stop);
         let mut tasks = JoinSet::new();
         for context in contexts {
             let name = context.options.name.clone();
@@ -253,6 +256,7 @@ impl Watch {
                 }
             }
         }
+        provers.shutdown().await;
         if !died.is_empty() {
             let lost = handle
                 .databases
@@ -361,6 +365,8 @@ fn worker_options(
                 config::Barrier::Off => Barrier::Off,
             },
         },
+        // What ends by itself is not proved on the way.
+        prove_interval: sync.prove_interval.filter(|_| until == Until::Stopped),
         until,
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) events: mpsc::Sender<WatchEvent>,
     /// Images that may stream at once: each holds some parts in memory.
     pub(super) images: Arc<Semaphore>,
+    /// One proof at a time.
+    pub(super) proofs: Semaphore,
     pub(super) waker: Arc<Waker>,
     /// For captured commits.
     pub(super) memory: Arc<Budget>,
@@ -66,6 +68,8 @@ pub(super) struct WorkerOptions {
     pub(super) spool_limit: u64,
     pub(super) tracked: bool,
     pub(super) policy: Policy,
+    /// How often the newest state is restored for proof.
+    pub(super) prove_interval: Option<Duration>,
     /// When to end.
     pub(super) until: Until,
 }

@@ -57,6 +57,7 @@ pub use huge::Huge;
 pub use overlay::Overlay;
 pub use page_sets::{PageSet, PageSets};
 pub use page_table::{PageTable, Proof};
+pub(crate) use room::RESERVE;
 pub use saved::{Head, LastSnapshot, Place, Saved, WalPlace};
 pub use sort::{FrameSorter, SortedFrames};
 pub use spool::{Spool, SpoolFile, Staged};

@@ -7,7 +7,7 @@ use super::folder::Folder;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What stays free for the app, whatever `spool_limit` says: a full disk stops its writes.
-pub(super) const RESERVE: u64 = 256 << 20;
+pub(crate) const RESERVE: u64 = 256 << 20;
 
 /// How far a growing file may go before the free space is asked for again, in bytes.
 const STEP: u64 = 1 << 20;

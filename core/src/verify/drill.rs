@@ -167,7 +167,7 @@ fn scratch_in(directory: &Path) -> Result<TempDir> {
     tempfile::Builder::new()
         .prefix("walrust-drill-")
         .tempdir_in(directory)
-        .map_err(|error| Error::io(directory.display(), error).hint("--scratch names another"))
+        .map_err(|error| Error::io(directory.display(), error))
 }
 
 /// Any restore point.

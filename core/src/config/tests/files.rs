@@ -30,6 +30,7 @@ max_changes = 100
 max_interval = "2h"
 on_idle = 0.5
 on_startup = true
+prove_interval = "6h"
 checkpoint_pages = 1000
 barrier = "off"
 memory_limit = "32MiB"
@@ -78,6 +79,7 @@ fn every_key_is_read() {
     assert_eq!(sync.max_interval, Some(Duration::from_secs(7200)));
     assert_eq!(sync.on_idle, Some(Duration::from_millis(500)));
     assert_eq!(sync.on_startup, Some(true));
+    assert_eq!(sync.prove_interval, Some(Duration::from_secs(21_600)));
     assert_eq!(sync.checkpoint_pages.map(u32::from), Some(1000));
     assert_eq!(sync.barrier, Some(Barrier::Off));
     assert_eq!(sync.spool_limit, Some(1 << 30));
@@ -126,8 +128,8 @@ fn v9_unknown_keys_are_refused_in_every_section() {
 #[test]
 fn keys_of_later_features_are_refused_by_name() {
     assert_eq!(
-        faults("[sync]\nprove_interval = 60"),
-        ["2:1: `prove_interval` is not available in this version"]
+        faults("[s3]\nproxy = \"x\""),
+        ["2:1: `proxy` is not available in this version"]
     );
     assert_eq!(
         faults("[retention]\nhourly = 24"),

@@ -124,6 +124,7 @@ fn v6_every_sync_setting_takes_the_highest_layer_that_names_it() {
         max_interval: Some(Duration::from_secs(n)),
         on_idle: Some(Duration::from_secs(n)),
         on_startup: Some(flag),
+        prove_interval: Some(Duration::from_secs(n)),
         checkpoint_pages: pages(n),
         barrier: Some(barrier),
         spool_limit: Some(n << 20),

@@ -96,7 +96,7 @@ async fn a_drill_that_fails_says_why_and_leaves_nothing() {
     assert!(is_empty(scratch.path()));
     let report = drilled(&world, DrillTarget::Latest, &scratch.path().join("nowhere")).await;
     assert_eq!(report.failure, Some(ErrorKind::NotFound));
-    assert!(report.message.unwrap().contains("--scratch"));
+    assert!(report.message.unwrap().contains("nowhere"));
     let unknown = World::new(81, 512);
     let report = drilled(&unknown, DrillTarget::Random, scratch.path()).await;
     assert_eq!(report.failure, Some(ErrorKind::NotFound));
