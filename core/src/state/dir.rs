@@ -117,9 +117,7 @@ impl StateDir {
             }
         }
         let scratch = folder.sub("scratch")?;
-        for name in scratch.names()? {
-            scratch.remove(&name)?;
-        }
+        scratch.clear()?;
         let scratch = scratch.path().to_owned();
         let folder = Arc::new(Locked {
             folder,

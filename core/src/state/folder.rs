@@ -186,6 +186,22 @@ impl Folder {
         }
     }
 
+    /// Removes everything in this directory, directories too. Follows no symlink.
+    pub(super) fn clear(&self) -> Result<()> {
+        for name in self.names()? {
+            match rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty()) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+                Err(rustix::io::Errno::ISDIR) => {
+                    Self::open_at(self.fd(), Path::new(&name), self.path_of(&name))?.clear()?;
+                    rustix::fs::unlinkat(&self.fd, &name, AtFlags::REMOVEDIR)
+                        .map_err(|error| self.error(&name, error.into()))?;
+                }
+                Err(error) => return Err(self.error(&name, error.into())),
+            }
+        }
+        Ok(())
+    }
+
     /// Gives a file another name in this directory, in the place of what had it. Not durable by itself.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
         rustix::fs::renameat(&self.fd, from, &self.fd, to)

@@ -33,6 +33,23 @@ fn r67_a_second_local_watcher_is_refused_by_name() {
 }
 
 #[test]
+fn what_a_killed_process_left_in_the_scratch_directory_keeps_no_watcher_from_starting() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    let outside = scratch.root.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("kept"), b"").unwrap();
+    // A restore for proof works in a directory of its own.
+    let proof = scratch.state().join("scratch/walrust-drill-x");
+    std::fs::create_dir_all(proof.join("deeper")).unwrap();
+    std::fs::write(proof.join("deeper/database"), b"half").unwrap();
+    symlink(&outside, proof.join("link")).unwrap();
+    let dir = scratch.open();
+    assert_eq!(std::fs::read_dir(dir.scratch()).unwrap().count(), 0);
+    assert!(outside.join("kept").exists());
+}
+
+#[test]
 fn r67_a_symlink_to_the_database_leads_to_the_same_lock() {
     let scratch = Scratch::new();
     std::fs::write(scratch.database(), b"").unwrap();
