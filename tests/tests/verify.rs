@@ -326,22 +326,28 @@ fn v1_exchanged_files_and_several_damages_at_once() {
     let keys = scene.bucket.ltx_keys();
     let incrementals: Vec<&String> = keys.iter().filter(|key| key.contains("/0000/")).collect();
     let (first, second) = (incrementals[2], incrementals[3]);
-    let copy = damaged(&scene, |copy| {
-        let (a, b) = (copy.file(first), copy.file(second));
-        let (x, y) = (fs::read(&a).unwrap(), fs::read(&b).unwrap());
-        fs::write(a, y).unwrap();
-        fs::write(b, x).unwrap();
-    });
-    let both = [("error", place(first)), ("error", place(second))];
-    check_cell(
-        &scene,
-        &copy,
-        &Expected {
-            what: "exchanged",
-            issues: &both,
-            mends: false,
-        },
-    );
+    let snapshots: Vec<&String> = keys.iter().filter(|key| key.contains("/0009/")).collect();
+    for (one, other) in [
+        (first, second),
+        (snapshots[0], snapshots[1]),
+        (snapshots[1], second),
+    ] {
+        let copy = damaged(&scene, |copy| {
+            let (a, b) = (copy.file(one), copy.file(other));
+            let (x, y) = (fs::read(&a).unwrap(), fs::read(&b).unwrap());
+            fs::write(a, y).unwrap();
+            fs::write(b, x).unwrap();
+        });
+        check_cell(
+            &scene,
+            &copy,
+            &Expected {
+                what: &format!("{one} and {other} exchanged"),
+                issues: &[("error", place(one)), ("error", place(other))],
+                mends: false,
+            },
+        );
+    }
     let last = incrementals[incrementals.len() - 1];
     let copy = damaged(&scene, |copy| {
         fs::remove_file(copy.file(first)).unwrap();
@@ -365,6 +371,39 @@ fn v1_exchanged_files_and_several_damages_at_once() {
             .as_str()
             .unwrap()
             .ends_with(second.rsplit('/').next().unwrap())
+    );
+}
+
+#[test]
+fn v1_a_file_of_another_lineage_behind_the_manifest() {
+    let scene = stored("stranger", 12, false);
+    let other = stored("stranger-other", 13, false);
+    let mut writer = other.writer(Spec {
+        page_size: 512,
+        ..other.spec(13)
+    });
+    let flags = ["--sync-interval", "10ms"];
+    let watch = Watch::ready(&other.bucket, &[&other.database()], &flags);
+    watch.wait_attached(&other);
+    ship_rows(&watch, &other, &mut writer, 2);
+    watch.drain();
+    let ours = scene.bucket.ltx_keys();
+    let theirs = other.bucket.ltx_keys();
+    let next = theirs
+        .iter()
+        .find(|key| key.contains("/0000/") && !ours.contains(key))
+        .unwrap();
+    let copy = damaged(&scene, |copy| {
+        fs::copy(other.bucket.file(next), copy.file(next)).unwrap();
+    });
+    check_cell(
+        &scene,
+        &copy,
+        &Expected {
+            what: "a stranger",
+            issues: &[("error", place(next))],
+            mends: false,
+        },
     );
 }
 
@@ -747,6 +786,46 @@ fn a_drill_that_is_stopped_leaves_nothing() {
     assert!(fs::read_dir(&scratch).unwrap().next().is_none());
 }
 
+/// The events of a watch as they come, each once.
+struct Events {
+    seen: usize,
+}
+
+impl Events {
+    /// The next `proven` or `unproven`.
+    fn proof(&mut self, watch: &mut Watch) -> Value {
+        let (mut at, mut found) = (0, None);
+        let skip = self.seen;
+        watch.process.wait_for(PATIENCE, |line| {
+            at += 1;
+            if at <= skip {
+                return false;
+            }
+            found = serde_json::from_str::<Value>(line)
+                .ok()
+                .filter(|value| value["event"] == "proven" || value["event"] == "unproven");
+            found.is_some()
+        });
+        self.seen = at;
+        found.unwrap()
+    }
+
+    /// The next `wanted` that is at or after `txid`. The other kind may come once: of a proof that ran while the
+    /// bucket changed.
+    fn next(&mut self, watch: &mut Watch, wanted: &str, txid: u64) -> Value {
+        let mut others = 0;
+        loop {
+            let event = self.proof(watch);
+            if event["event"] != wanted {
+                others += 1;
+                assert!(others <= 1, "{event}");
+            } else if event["txid"].as_u64().unwrap_or(txid) >= txid {
+                return event;
+            }
+        }
+    }
+}
+
 #[test]
 fn continuous_proof_tells_what_restores_and_what_does_not() {
     let scene = Scene::new("proof", "a.db");
@@ -759,37 +838,88 @@ fn continuous_proof_tells_what_restores_and_what_does_not() {
         "1s",
     ];
     let mut watch = Watch::start(&scene.bucket, &[&scene.database()], &flags);
-    let event = |line: &str, event: &str| -> Option<Value> {
-        let value: Value = serde_json::from_str(line).ok()?;
-        (value["event"] == event).then_some(value)
-    };
-    let next = |watch: &mut Watch, wanted: &str, after: u64| -> Value {
-        let line = watch.process.wait_for(PATIENCE, |line| {
-            event(line, wanted)
-                .is_some_and(|value| value["txid"].as_u64().unwrap_or(after) >= after)
-        });
-        serde_json::from_str(&line).unwrap()
+    let mut events = Events { seen: 0 };
+    let newest = || {
+        let points = walrust_tests::program::points(&scene.bucket, "a.db");
+        points.last().unwrap().txid
     };
     for _ in 0..3 {
         writer.row();
         watch.wait_stored(&scene, PATIENCE);
-        let newest = walrust_tests::program::points(&scene.bucket, "a.db")
-            .last()
-            .unwrap()
-            .txid;
-        let proven = next(&mut watch, "proven", newest);
+        let wanted = newest();
+        // A sound bucket is never called unproven.
+        let proven = loop {
+            let event = events.proof(&mut watch);
+            assert_eq!(event["event"], "proven", "{event}");
+            if event["txid"].as_u64().unwrap() >= wanted {
+                break event;
+            }
+        };
+        assert_eq!(proven["txid"], wanted, "{proven}");
         assert!(proven["bytes"].as_u64().unwrap() > 4096, "{proven}");
     }
-    // What is lost in the bucket is told within the interval, though nothing is committed.
+    // What is damaged in the bucket is told within the interval, though nothing is committed; and so is that it
+    // restores again.
+    let wanted = newest();
     let keys = scene.bucket.ltx_keys();
     let last = keys.iter().rfind(|key| key.contains("/0000/")).unwrap();
-    let whole = fs::read(scene.bucket.file(last)).unwrap();
-    fs::remove_file(scene.bucket.file(last)).unwrap();
-    let unproven = next(&mut watch, "unproven", 0);
-    assert_eq!(unproven["kind"], "corrupt", "{unproven}");
-    fs::write(scene.bucket.file(last), whole).unwrap();
-    next(&mut watch, "proven", 0);
+    let name = last.rsplit('/').next().unwrap();
+    let path = scene.bucket.file(last);
+    let whole = fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[115] ^= 0x20;
+    // Of a missing object that the manifest does not name yet only the TXID is known.
+    for (damage, told) in [
+        (None, "TXID"),
+        (Some(&flipped[..]), name),
+        (Some(&whole[..whole.len() / 2]), name),
+    ] {
+        match damage {
+            None => fs::remove_file(&path).unwrap(),
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+        }
+        let unproven = events.next(&mut watch, "unproven", 0);
+        assert_eq!(unproven["kind"], "corrupt", "{unproven}");
+        assert_eq!(unproven["txid"], Value::Null, "{unproven}");
+        assert!(
+            unproven["message"].as_str().unwrap().contains(told),
+            "{unproven}"
+        );
+        fs::write(&path, &whole).unwrap();
+        let proven = events.next(&mut watch, "proven", wanted);
+        assert_eq!(proven["txid"], wanted, "{proven}");
+    }
     watch.drain();
     let scratch = scene.state().join("scratch");
     assert!(fs::read_dir(scratch).unwrap().next().is_none());
+}
+
+#[test]
+fn a_watch_that_is_killed_in_a_proof_starts_again_and_clears_up() {
+    let server = Server::start();
+    let scene = Scene::on("killed-proof", "a.db", server.bucket("backups"));
+    let mut writer = scene.writer(scene.spec(11));
+    writer.commit("INSERT INTO items(k, v, b) VALUES (1, 'row', randomblob(3000000))");
+    walrust_tests::program::ship::<&str>(&scene.bucket, &scene.database(), &[]).expect_success();
+    // Each proof takes seconds.
+    server.bandwidth(Some(500_000));
+    let flags = ["--prove-interval", "1s"];
+    let mut watch = Watch::ready(&scene.bucket, &[&scene.database()], &flags);
+    let scratch = scene.state().join("scratch");
+    until("a proof that runs", PATIENCE, || {
+        let mut names = fs::read_dir(&scratch).unwrap().map(Result::unwrap);
+        names.find(|entry| entry.file_type().unwrap().is_dir())
+    });
+    watch.process.kill();
+    assert!(fs::read_dir(&scratch).unwrap().next().is_some());
+    server.bandwidth(None);
+    let watch = Watch::ready(
+        &scene.bucket,
+        &[&scene.database()],
+        &["--prove-interval", "0"],
+    );
+    writer.row();
+    watch.wait_stored(&scene, PATIENCE);
+    assert!(fs::read_dir(&scratch).unwrap().next().is_none());
+    watch.drain();
 }
