@@ -1,5 +1,6 @@
 //! `walrust.toml`: from text to layers.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::Environment;
 use super::choices::{LogFormat, PathStyle};
+use super::encryption;
 use super::fault::{Fault, Faults, Place, Source};
 use super::limits;
+use super::proxy::ProxyAddress;
 use super::section::{Reader, Section, Value};
 use super::settings::{StoreLayer, SyncLayer};
 use crate::error::{Error, ErrorKind, Result};
@@ -182,6 +185,20 @@ fn read_store<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> StoreLayer {
         }),
         path_style: section.take("path_style", path_style),
         credentials_dir: section.take("credentials_dir", |value| value.filled().map(Into::into)),
+        ca_file: section.take("ca_file", |value| value.filled().map(Into::into)),
+        proxy: section.take("proxy", |value| {
+            ProxyAddress::new(&value.filled()?).map_err(|error| error.to_string())
+        }),
+        storage_class: section.take("storage_class", |value| {
+            limits::storage_class(&value.filled()?).map_err(|error| error.to_string())
+        }),
+        sse: section.table("sse").and_then(|table| {
+            let span = section.span_of("sse");
+            encryption::read(Section::new(section.reader(), "s3.sse", table), &span)
+        }),
+        tags: section
+            .table("tags")
+            .map(|table| read_tags(section.reader(), table)),
         checksums: section.take("checksums", |value| value.boolean()),
         lease: section.take("lease", |value| value.parsed()),
         lease_duration: section.take("lease_duration", |value| {
@@ -194,6 +211,17 @@ fn read_store<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> StoreLayer {
     };
     section.finish();
     layer
+}
+
+fn read_tags<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> BTreeMap<String, String> {
+    if table.len() > limits::MOST_TAGS
+        && let Some((key, _)) = table.iter().nth(limits::MOST_TAGS)
+    {
+        let message = format!("an object has at most {} tags", limits::MOST_TAGS);
+        reader.fault(&key.span(), message);
+    }
+    Section::new(reader, "s3.tags", table)
+        .texts(|key, value| limits::tag(key, value).map_err(|error| error.to_string()))
 }
 
 /// `true` and `false` are also meant where they are not quoted.

@@ -71,6 +71,12 @@ fn nonzero(number: u64) -> Result<NonZeroU32, ValueError> {
 /// An endpoint's address, without slashes at its end.
 pub fn endpoint(text: &str) -> Result<String, EndpointError> {
     let text = text.trim_end_matches('/');
+    has_host(text)?;
+    Ok(text.to_owned())
+}
+
+/// That `text` is `http://` or `https://` with a host, and nothing more than a path behind it.
+pub(super) fn has_host(text: &str) -> Result<(), EndpointError> {
     let host = text
         .strip_prefix("http://")
         .or_else(|| text.strip_prefix("https://"))
@@ -86,7 +92,57 @@ pub fn endpoint(text: &str) -> Result<String, EndpointError> {
     if authority.is_empty() || authority.starts_with(':') || text.contains(strange) {
         return Err(EndpointError::Host);
     }
+    Ok(())
+}
+
+/// A storage class from which objects are read at once: a restore cannot wait for hours.
+pub fn storage_class(text: &str) -> Result<String, StorageClassError> {
+    let letter = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if text.is_empty() || text.len() > 64 || !text.chars().all(letter) {
+        return Err(StorageClassError::Name(text.chars().take(40).collect()));
+    }
+    if matches!(text, "GLACIER" | "DEEP_ARCHIVE") {
+        return Err(StorageClassError::Archive(text.to_owned()));
+    }
     Ok(text.to_owned())
+}
+
+/// A storage class that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StorageClassError {
+    /// Text that is no class.
+    #[error("{0:?} is not a storage class, as in \"STANDARD_IA\"")]
+    Name(String),
+    /// A class whose objects must be thawed first.
+    #[error("objects of the class {0} cannot be read at once: a restore would fail")]
+    Archive(String),
+}
+
+/// The most tags that S3 keeps with an object.
+pub const MOST_TAGS: usize = 10;
+
+/// Whether S3 takes a tag of this key and value.
+pub fn tag(key: &str, value: &str) -> Result<(), TagError> {
+    let letter = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
+    let fits = |text: &str, most: usize| text.chars().count() <= most && text.chars().all(letter);
+    if key.is_empty() || key.starts_with("aws:") || !fits(key, 128) {
+        return Err(TagError::Key);
+    }
+    if !fits(value, 256) {
+        return Err(TagError::Value);
+    }
+    Ok(())
+}
+
+/// A tag that S3 refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TagError {
+    /// Its key.
+    #[error("a tag's key is 1 to 128 letters, digits or `_.:/=+-@`, and does not begin with aws:")]
+    Key,
+    /// Its value.
+    #[error("a tag's value is at most 256 letters, digits or `_.:/=+-@`")]
+    Value,
 }
 
 /// A region that requests can be signed for.
@@ -125,6 +181,23 @@ mod tests {
         ] {
             assert_eq!(endpoint(bad), Err(error), "{bad}");
         }
+    }
+
+    #[test]
+    fn classes_that_need_thawing_are_refused() {
+        assert!(storage_class("STANDARD_IA").is_ok() && storage_class("GLACIER_IR").is_ok());
+        assert!(storage_class("standard").is_err() && storage_class("").is_err());
+        assert!(storage_class("GLACIER").is_err() && storage_class("DEEP_ARCHIVE").is_err());
+    }
+
+    #[test]
+    fn tags_are_what_s3_takes() {
+        assert!(tag("team", "payments / eu").is_ok() && tag("t", "").is_ok());
+        for bad in ["", "aws:x", "a&b", &"k".repeat(129)] {
+            assert_eq!(tag(bad, "v"), Err(TagError::Key));
+        }
+        assert_eq!(tag("k", "a\nb"), Err(TagError::Value));
+        assert_eq!(tag("k", &"v".repeat(257)), Err(TagError::Value));
     }
 
     #[test]

@@ -6,12 +6,14 @@
 
 mod choices;
 mod databases;
+mod encryption;
 mod environment;
 mod expand;
 mod fault;
 mod file;
 pub mod limits;
 mod not_yet;
+mod proxy;
 mod resolve;
 mod section;
 mod settings;
@@ -21,9 +23,11 @@ mod tests;
 pub mod value;
 
 pub use choices::{Barrier, ChoiceError, LeaseMode, LogFormat, PathStyle};
+pub use encryption::Encryption;
 pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};
 pub use file::{DEFAULT_FILE, Entry, File};
+pub use proxy::{ProxyAddress, ProxyError};
 pub use resolve::{Overrides, log_format, resolve, resolve_store};
 pub use settings::{
     Resolved, ResolvedDatabase, StoreLayer, StoreSettings, SyncLayer, SyncSettings, Unmatched,

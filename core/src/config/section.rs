@@ -1,5 +1,6 @@
 //! Reading one table of the configuration file key by key, noting every fault and going on.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -117,6 +118,41 @@ impl<'s, 't> Section<'s, 't> {
             return Vec::new();
         };
         array.iter().collect()
+    }
+
+    /// Whether `key` stands in the table, with whatever value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Where the value of `key` stands; at the beginning of the file where it is missing.
+    pub(super) fn span_of(&self, key: &str) -> Range<usize> {
+        self.table.get(key).map_or(0..0, Spanned::span)
+    }
+
+    /// All keys with their values as text; `check` says what is wrong with a pair.
+    pub(super) fn texts(
+        self,
+        check: impl Fn(&str, &str) -> Result<(), String>,
+    ) -> BTreeMap<String, String> {
+        let mut texts = BTreeMap::new();
+        for (key, value) in self.table {
+            let key: &str = key.get_ref().as_ref();
+            let read = Value {
+                value: value.get_ref(),
+                environment: self.reader.environment,
+            }
+            .text();
+            match read.and_then(|text| check(key, &text).map(|()| text)) {
+                Ok(text) => {
+                    texts.insert(key.to_owned(), text);
+                }
+                Err(message) => self
+                    .reader
+                    .fault(&value.span(), format!("`{key}`: {message}")),
+            }
+        }
+        texts
     }
 
     /// Notes a fault at the table's key, or at `span` where the key is missing.

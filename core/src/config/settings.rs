@@ -1,5 +1,6 @@
 //! What can be set: each group once as a layer, where everything may be missing, and once resolved.
 
+use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::choices::{Barrier, LeaseMode, LogFormat, PathStyle};
+use super::encryption::Encryption;
+use super::proxy::ProxyAddress;
 use super::value::{count_or_off, or_off};
 use crate::error::Result;
 use crate::store::{self, Credentials, StoreConfig, StoreLocation};
@@ -21,6 +24,11 @@ pub struct StoreLayer {
     pub region: Option<String>,
     pub path_style: Option<PathStyle>,
     pub credentials_dir: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub proxy: Option<ProxyAddress>,
+    pub storage_class: Option<String>,
+    pub sse: Option<Encryption>,
+    pub tags: Option<BTreeMap<String, String>>,
     pub checksums: Option<bool>,
     pub lease: Option<LeaseMode>,
     pub lease_duration: Option<Duration>,
@@ -38,6 +46,11 @@ impl StoreLayer {
             region: self.region.or(lower.region),
             path_style: self.path_style.or(lower.path_style),
             credentials_dir: self.credentials_dir.or(lower.credentials_dir),
+            ca_file: self.ca_file.or(lower.ca_file),
+            proxy: self.proxy.or(lower.proxy),
+            storage_class: self.storage_class.or(lower.storage_class),
+            sse: self.sse.or(lower.sse),
+            tags: self.tags.or(lower.tags),
             checksums: self.checksums.or(lower.checksums),
             lease: self.lease.or(lower.lease),
             lease_duration: self.lease_duration.or(lower.lease_duration),
@@ -54,6 +67,11 @@ impl StoreLayer {
             region: self.region,
             path_style: self.path_style.unwrap_or(PathStyle::Auto),
             credentials_dir: self.credentials_dir,
+            ca_file: self.ca_file,
+            proxy: self.proxy,
+            storage_class: self.storage_class,
+            sse: self.sse,
+            tags: self.tags.unwrap_or_default(),
             checksums: self.checksums.unwrap_or(true),
             lease: self.lease.unwrap_or(LeaseMode::Enforce),
             lease_duration: self.lease_duration.unwrap_or(Duration::from_secs(30)),
@@ -82,6 +100,16 @@ pub struct StoreSettings {
     pub path_style: PathStyle,
     /// A directory of files named like the `AWS_*` variables.
     pub credentials_dir: Option<PathBuf>,
+    /// Certificates to trust beside the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy of all requests; none: that of the environment.
+    pub proxy: Option<ProxyAddress>,
+    /// The storage class of snapshots and merged files; none: the bucket's own.
+    pub storage_class: Option<String>,
+    /// Encryption on the server's side.
+    pub sse: Option<Encryption>,
+    /// Tags on each object.
+    pub tags: BTreeMap<String, String>,
     /// Whether LTX files carry rolling checksums.
     pub checksums: bool,
     /// What the single-writer lease does.
@@ -112,6 +140,15 @@ impl StoreSettings {
         if let Some(directory) = &self.credentials_dir {
             config.credentials = Credentials::Directory(directory.clone());
         }
+        config.ca_file.clone_from(&self.ca_file);
+        config.proxy = self
+            .proxy
+            .as_ref()
+            .map(ProxyAddress::url)
+            .map(str::to_owned);
+        config.storage_class.clone_from(&self.storage_class);
+        config.encryption = self.sse.clone().map(store::Encryption::from);
+        config.tags.clone_from(&self.tags);
         // Smaller than any usize that Linux has.
         config.max_requests = self.max_requests.try_into().unwrap_or(config.max_requests);
         config.bandwidth = self.bandwidth;

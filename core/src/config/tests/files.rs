@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::{faults, parse, parse_with};
 use crate::config::not_yet::{listed, not_yet};
-use crate::config::{Barrier, Environment, File, LeaseMode, LogFormat, PathStyle};
+use crate::config::{
+    Barrier, Encryption, Environment, File, LeaseMode, LogFormat, PathStyle, ProxyAddress,
+};
 use crate::error::{Error, ErrorKind};
 use crate::types::Txid;
 
@@ -17,6 +19,11 @@ endpoint = "https://fly.storage.tigris.dev"
 region = "eu-west-1"
 path_style = "auto"
 credentials_dir = "/run/s3"
+ca_file = "/etc/ssl/own-ca.pem"
+proxy = "http://user:word@proxy:3128"
+storage_class = "STANDARD_IA"
+sse = { mode = "aws:kms", key = "alias/backups" }
+tags = { team = "payments", stage = "prod" }
 checksums = false
 lease = "observe"
 lease_duration = "45s"
@@ -67,6 +74,15 @@ fn every_key_is_read() {
     assert_eq!(store.region.as_deref(), Some("eu-west-1"));
     assert_eq!(store.path_style, Some(PathStyle::Auto));
     assert_eq!(store.credentials_dir, Some(PathBuf::from("/run/s3")));
+    assert_eq!(store.ca_file, Some(PathBuf::from("/etc/ssl/own-ca.pem")));
+    let proxy = store.proxy.as_ref().map(ProxyAddress::url);
+    assert_eq!(proxy, Some("http://user:word@proxy:3128"));
+    assert_eq!(store.storage_class.as_deref(), Some("STANDARD_IA"));
+    let key = Some("alias/backups".to_owned());
+    assert_eq!(store.sse, Some(Encryption::Kms { key }));
+    let tags = [("stage", "prod"), ("team", "payments")];
+    let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(store.tags, Some(tags.into()));
     assert_eq!(store.checksums, Some(false));
     assert_eq!(store.lease, Some(LeaseMode::Observe));
     assert_eq!(store.lease_duration, Some(Duration::from_secs(45)));
@@ -156,6 +172,87 @@ fn keys_of_later_features_are_refused_by_name() {
         );
     }
     assert_eq!(not_yet("s3", "bucket"), None);
+}
+
+#[test]
+fn encryption_is_one_of_three_and_takes_what_belongs_to_it() {
+    let read = |sse: &str| parse(&format!("[s3]\nsse = {{ {sse} }}")).store.sse;
+    assert_eq!(read("mode = \"AES256\""), Some(Encryption::Aes256));
+    assert_eq!(
+        read("mode = \"aws:kms\""),
+        Some(Encryption::Kms { key: None })
+    );
+    let key_file = PathBuf::from("/run/key");
+    assert_eq!(
+        read("mode = \"customer\", key_file = \"/run/key\""),
+        Some(Encryption::Customer { key_file })
+    );
+    for (sse, fault) in [
+        ("", "2:7: `sse` without `mode`: AES256, aws:kms or customer"),
+        (
+            "mode = \"aes\"",
+            "2:16: `mode` is none of AES256, aws:kms, customer",
+        ),
+        (
+            "mode = \"customer\"",
+            "2:16: `mode`: customer wants a `key_file`",
+        ),
+        (
+            "mode = \"AES256\", key = \"a\"",
+            "2:32: `key` belongs to the mode aws:kms",
+        ),
+        (
+            "mode = \"aws:kms\", key_file = \"a\"",
+            "2:38: `key_file` belongs to the mode customer",
+        ),
+        (
+            "mode = 1",
+            "2:16: `mode`: wants a string, found a whole number",
+        ),
+        (
+            "mode = \"AES256\", kye = \"a\"",
+            "2:26: unknown key in [s3.sse]: `kye` (did you mean `key`?)",
+        ),
+    ] {
+        assert_eq!(
+            faults(&format!("[s3]\nsse = {{ {sse} }}")),
+            [fault],
+            "{sse}"
+        );
+    }
+}
+
+#[test]
+fn tags_and_classes_that_s3_refuses_are_refused_here() {
+    let tags: Vec<String> = (0..11).map(|n| format!("t{n} = \"v\"")).collect();
+    for (text, fault) in [
+        (
+            format!("tags = {{ {} }}", tags.join(", ")),
+            "an object has at most 10 tags",
+        ),
+        (
+            "tags = { \"aws:x\" = \"v\" }".to_owned(),
+            "`aws:x`: a tag's key is 1 to 128 letters, digits or `_.:/=+-@`, and does not begin with aws:",
+        ),
+        (
+            "tags = { team = 1 }".to_owned(),
+            "`team`: wants a string, found a whole number",
+        ),
+        (
+            "storage_class = \"GLACIER\"".to_owned(),
+            "`storage_class`: objects of the class GLACIER cannot be read at once: a restore would fail",
+        ),
+        (
+            "proxy = \"socks5://p:1\"".to_owned(),
+            "`proxy`: a proxy's address begins with http:// or https://",
+        ),
+    ] {
+        let faults = faults(&format!("[s3]\n{text}"));
+        assert!(
+            faults.len() == 1 && faults[0].ends_with(fault),
+            "{faults:?}"
+        );
+    }
 }
 
 #[test]
