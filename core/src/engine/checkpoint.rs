@@ -53,6 +53,10 @@ pub(crate) struct CheckpointPolicy {
     pub(crate) threshold: u32,
     /// Whether the barrier is allowed.
     pub(crate) barrier: Barrier,
+    /// How many frames a burst added while we shortened the log, lately.
+    growth: u32,
+    /// The log's length when the attempts began that still go on.
+    begun: Option<u32>,
     pause: Duration,
     late: Duration,
     not_before: Option<Instant>,
@@ -66,6 +70,9 @@ impl CheckpointPolicy {
         Self {
             threshold,
             barrier,
+            // A quick writer, until one was seen.
+            growth: threshold.saturating_add(threshold / 4),
+            begun: None,
             pause: FIRST_PAUSE,
             late: FIRST_LATE,
             not_before: None,
@@ -79,14 +86,18 @@ impl CheckpointPolicy {
         if self.threshold == 0 {
             return Step::Leave;
         }
-        if frames >= self.passive_at() && rested(self.not_before) {
-            // Writers that pause let it restart without the barrier; in a burst that would be time lost.
-            let calm = behind < self.follow_at() / 4;
-            let barrier = self.barrier == Barrier::Auto;
-            if barrier && (!calm || frames >= self.threshold) {
+        // Writers that pause let it restart without the barrier; in a burst that would be time lost.
+        let calm = behind < self.follow_at() / 4;
+        let barrier_at = if calm {
+            self.threshold
+        } else {
+            self.burst_at()
+        };
+        if rested(self.not_before) {
+            if self.barrier == Barrier::Auto && frames >= barrier_at {
                 return Step::Barrier;
             }
-            if rested(self.not_passive_before) {
+            if frames >= self.passive_at() && rested(self.not_passive_before) {
                 return Step::Passive;
             }
         }
@@ -102,7 +113,7 @@ impl CheckpointPolicy {
         let follow = frames
             .saturating_sub(behind)
             .saturating_add(self.follow_at());
-        [self.passive_at(), self.threshold]
+        [self.burst_at(), self.passive_at(), self.threshold]
             .into_iter()
             .filter(|at| *at > frames)
             .fold(follow, u32::min)
@@ -116,10 +127,30 @@ impl CheckpointPolicy {
         (self.threshold - self.threshold / 4).max(1)
     }
 
-    /// A checkpoint ended, which had the barrier or not.
-    pub(crate) fn done(&mut self, outcome: Outcome, barrier: bool, now: Instant) {
+    /// Where a burst's log is shortened: so early that what it adds meanwhile leaves it below twice the
+    /// threshold.
+    fn burst_at(&self) -> u32 {
+        let most = self.threshold.saturating_add(self.threshold / 4 * 3);
+        most.saturating_sub(self.growth)
+            .clamp(self.follow_at(), self.passive_at())
+    }
+
+    /// A checkpoint ended, which had the barrier or not. It began with a log of `began` frames and ended
+    /// with one of `frames`.
+    pub(crate) fn done(
+        &mut self,
+        outcome: Outcome,
+        barrier: bool,
+        (began, frames): (u32, u32),
+        now: Instant,
+    ) {
+        let begun = *self.begun.get_or_insert(began);
         match outcome {
             Outcome::Restartable => {
+                self.begun = None;
+                // One cycle that was quicker by chance is no slower writer.
+                let grown = frames.saturating_sub(begun);
+                self.growth = grown.max(self.growth - self.growth / 4);
                 self.pause = FIRST_PAUSE;
                 self.late = FIRST_LATE;
                 self.not_before = None;
@@ -143,14 +174,44 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_burst_is_met_as_early_as_the_last_one_was_quick() {
+        let now = Instant::now();
+        let mut policy = CheckpointPolicy::new(4000, Barrier::Auto);
+        assert_eq!(policy.step(1999, 1000, now), Step::Follow);
+        assert_eq!(
+            policy.step(2000, 1000, now),
+            Step::Barrier,
+            "nothing known yet"
+        );
+        assert_eq!(policy.step(2000, 200, now), Step::Leave, "no burst");
+        // Two attempts, and 5,600 frames from the first one on.
+        policy.done(Outcome::Late, true, (2000, 4000), now);
+        policy.done(Outcome::Restartable, true, (4000, 7600), now);
+        assert_eq!(policy.step(1399, 1000, now), Step::Follow);
+        assert_eq!(policy.step(1400, 1000, now), Step::Barrier);
+        assert_eq!(policy.next_step(1100, 0), 1400);
+        // As early as that only while writers stay quick.
+        for _ in 0..3 {
+            policy.done(Outcome::Restartable, true, (1400, 1500), now);
+        }
+        assert_eq!(policy.step(2999, 1000, now), Step::Follow);
+        assert_eq!(policy.step(3000, 1000, now), Step::Barrier);
+        // Whatever was seen, something is captured before.
+        policy.done(Outcome::Restartable, true, (3000, 30_000), now);
+        assert_eq!(policy.step(999, 999, now), Step::Leave);
+        assert_eq!(policy.step(1000, 999, now), Step::Barrier);
+    }
+
+    #[test]
     fn a_long_wal_is_checkpointed_with_patience_where_others_block() {
         let now = Instant::now();
         let mut policy = CheckpointPolicy::new(4000, Barrier::Auto);
+        policy.growth = 0;
         assert_eq!(policy.step(2999, 999, now), Step::Leave);
         assert_eq!(policy.step(2999, 1000, now), Step::Follow);
         assert_eq!(policy.step(3000, 249, now), Step::Passive);
         assert_eq!(policy.step(3000, 250, now), Step::Barrier, "a burst");
-        policy.done(Outcome::Late, false, now);
+        policy.done(Outcome::Late, false, (3000, 3000), now);
         assert_eq!(policy.step(3999, 249, now), Step::Leave, "writers go on");
         assert_eq!(policy.step(4000, 9, now), Step::Barrier);
         assert_eq!(policy.next_step(500, 200), 1300);
@@ -160,7 +221,7 @@ mod tests {
         for outcome in [Outcome::Blocked, Outcome::Late] {
             let mut waited = Duration::ZERO;
             for _ in 0..20 {
-                policy.done(outcome, true, now + waited);
+                policy.done(outcome, true, (9000, 9000), now + waited);
                 assert_eq!(policy.step(9000, 0, now + waited), Step::Leave, "backs off");
                 waited += LONGEST_PAUSE;
                 assert_eq!(
@@ -170,8 +231,8 @@ mod tests {
                 );
             }
         }
-        policy.done(Outcome::Restartable, true, now);
-        policy.done(Outcome::Late, true, now);
+        policy.done(Outcome::Restartable, true, (9000, 9000), now);
+        policy.done(Outcome::Late, true, (9000, 9000), now);
         assert_eq!(
             policy.step(9000, 0, now + FIRST_LATE),
             Step::Barrier,

@@ -127,8 +127,8 @@ impl Session<'_> {
                 let ease = !self.is_eased(&peek);
                 self.capture(ease).await
             }
-            Step::Passive => self.checkpoint(false).await,
-            Step::Barrier => self.checkpoint(true).await,
+            Step::Passive => self.checkpoint(false, frames).await,
+            Step::Barrier => self.checkpoint(true, frames).await,
         };
         if end.is_some() {
             return Ok(end);
@@ -196,8 +196,16 @@ impl Session<'_> {
 
     /// How many frames of the log are captured; none where it begins anew.
     fn captured_frames(&self) -> u32 {
+        match self.may_restart() {
+            true => 0,
+            false => self.captured_end(),
+        }
+    }
+
+    /// Where in the log the captured part ends.
+    fn captured_end(&self) -> u32 {
         match self.capture.as_ref().map(|capture| capture.captured) {
-            Some(Captured::Wal(cursor)) if !self.may_restart() => cursor.frame(),
+            Some(Captured::Wal(cursor)) => cursor.frame(),
             _ => 0,
         }
     }
@@ -285,8 +293,8 @@ impl Session<'_> {
         }
     }
 
-    /// Keeps the WAL short.
-    async fn checkpoint(&mut self, barrier: bool) -> Option<End> {
+    /// Keeps the WAL short, which has `began` frames.
+    async fn checkpoint(&mut self, barrier: bool, began: u32) -> Option<End> {
         let time = self.now();
         let seen = Seen {
             first: self.gaze.uncaptured_since.unwrap_or(time),
@@ -305,7 +313,9 @@ impl Session<'_> {
         match outcome {
             Ok((outcome, frames)) => {
                 tracing::debug!(?outcome, frames, "checkpoint");
-                self.checkpoints.done(outcome, barrier, Instant::now());
+                let lengths = (began, self.captured_end());
+                self.checkpoints
+                    .done(outcome, barrier, lengths, Instant::now());
                 self.captured((frames > 0).then_some(frames));
                 None
             }
