@@ -9,6 +9,8 @@ use walrust_core::config::{LogFormat, limits, value};
 use walrust_core::restore::RestoreTarget;
 use walrust_core::types::DatabaseName;
 
+use crate::commands::app::CommandLine;
+
 /// Continuous backup and restore of SQLite databases to S3-compatible storage.
 #[derive(Debug, Parser)]
 #[command(
@@ -210,6 +212,10 @@ pub(crate) struct WatchArgs {
     #[arg(long)]
     pub(crate) once: bool,
 
+    /// Restore what is missing, run this command, and exit as it does once its last commit is stored
+    #[arg(long, value_name = "COMMAND", conflicts_with = "once")]
+    pub(crate) exec: Option<CommandLine>,
+
     /// Continue the stream in the bucket with a database that walrust does not know, by what differs
     #[arg(long, conflicts_with = "new_chain")]
     pub(crate) adopt: bool,
@@ -409,6 +415,7 @@ mod tests {
             "list --bucket my-backups",
             "list --bucket my-backups --endpoint https://fly.storage.tigris.dev",
             "--config w.toml watch",
+            "watch app.db -b b --exec true",
             "watch --config w.toml",
             "watch app.db -b b --on-startup true --no-metrics --once",
             "watch app.db -b b --prove-interval 1h",
@@ -444,7 +451,8 @@ mod tests {
             "watch app.db -b b --retain-hourly 3",
             "watch app.db -b b --metrics-port 1",
             "watch app.db -b b --prove-interval 10ms",
-            "watch app.db -b b --exec true",
+            "watch app.db -b b --exec true --once",
+            "watch app.db -b b --exec",
             "restore app.db -b b",
             "restore -o o.db -b b",
             "restore app.db -o o.db --all",

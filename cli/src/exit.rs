@@ -18,6 +18,8 @@ pub(crate) enum Failed {
     Error(Error),
     /// What the output already says.
     Told(ErrorKind),
+    /// The application of `watch --exec` ended with this status, which becomes ours.
+    Status(u8),
 }
 
 impl From<Error> for Failed {
@@ -56,6 +58,11 @@ pub(crate) fn end(
 ) -> ExitCode {
     let kind = match result {
         Ok(()) => None,
+        Err(Failed::Status(status)) => {
+            // Nothing that fails here matters more to whoever started the application.
+            let _ = out.finish();
+            return ExitCode::from(status);
+        }
         Err(Failed::Told(kind)) => Some(kind),
         Err(Failed::Error(error)) => {
             tell(command, &error, format);

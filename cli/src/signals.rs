@@ -1,12 +1,13 @@
 //! SIGINT and SIGTERM.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
 use walrust_core::{Error, ErrorKind, Result};
 
 /// Both signals that ask a process to end.
 pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
 }
 
 impl Signals {
@@ -19,11 +20,11 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one.
-    pub(crate) async fn next(&mut self) {
+    /// Waits for the next one, and says which it is.
+    pub(crate) async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
         }
     }
 
@@ -34,7 +35,7 @@ impl Signals {
     ) -> Result<T> {
         tokio::select! {
             result = work => result,
-            () = self.next() => Err(Error::new(ErrorKind::Cancelled, "stopped by a signal")),
+            _ = self.next() => Err(Error::new(ErrorKind::Cancelled, "stopped by a signal")),
         }
     }
 }

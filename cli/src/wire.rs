@@ -41,6 +41,8 @@ pub(crate) struct RestoreJob {
 pub(crate) struct WatchOptions {
     /// Ship everything committed so far, then end.
     pub(crate) once: bool,
+    /// Wait for databases that are not there yet, as if all were optional.
+    pub(crate) wait_for_files: bool,
     /// What is allowed over a stream that is not known to be the database's (invariant 14).
     pub(crate) permission: engine::Permission,
 }
@@ -79,7 +81,7 @@ pub(crate) async fn snapshot(resolved: &Resolved, _bar: &Bar) -> Result<Snapshot
 
 /// Watches until `shutdown`, and names what did not end well.
 pub(crate) async fn watch(
-    resolved: Resolved,
+    mut resolved: Resolved,
     options: WatchOptions,
     events: mpsc::Sender<WatchEvent>,
     shutdown: CancellationToken,
@@ -88,6 +90,9 @@ pub(crate) async fn watch(
         true => engine::Until::Shipped,
         false => engine::Until::Stopped,
     };
+    for database in &mut resolved.databases {
+        database.optional |= options.wait_for_files;
+    }
     let options = engine_options(&resolved, until, options.permission).await?;
     let watch = engine::Watch::new(options, events, &shutdown)?;
     Ok(watch.run(shutdown).await)

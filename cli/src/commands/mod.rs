@@ -1,5 +1,6 @@
 //! One module for each command.
 
+pub(crate) mod app;
 mod drill;
 mod help;
 mod list;

@@ -8,7 +8,7 @@ use walrust_core::types::DatabaseName;
 use walrust_core::{Error, ErrorKind, Result};
 
 use super::{runtime, streams};
-use crate::args::{RestoreArgs, WhenNoBackup};
+use crate::args::{RestoreArgs, Verify, WhenNoBackup};
 use crate::exit::{Failed, tell};
 use crate::output::Out;
 use crate::output::progress::Bar;
@@ -24,10 +24,9 @@ pub(crate) fn run(
     wants_bar: bool,
     out: &mut Out,
 ) -> Result<(), Failed> {
-    let store = settings.store()?;
     let work = Work {
-        args,
-        store,
+        how: How::asked(args),
+        store: settings.store()?,
         wants_bar,
     };
     let runtime = runtime()?;
@@ -51,29 +50,90 @@ pub(crate) fn run(
     }
 }
 
-struct Work<'a> {
-    args: &'a RestoreArgs,
+/// What a restore does, and under which circumstances.
+#[derive(Clone, Copy)]
+struct How {
+    target: Option<RestoreTarget>,
+    if_missing: bool,
+    start_fresh: bool,
+    overwrite: bool,
+    leave_state: bool,
+    check: Verify,
+}
+
+impl How {
+    fn asked(args: &RestoreArgs) -> Self {
+        Self {
+            target: args.point_in_time,
+            if_missing: args.if_missing,
+            start_fresh: args.when_no_backup == WhenNoBackup::StartFresh,
+            overwrite: args.force,
+            leave_state: args.if_missing || args.resume,
+            check: args.verify,
+        }
+    }
+
+    /// For an application that is about to start: what is missing comes from the bucket, if that has it.
+    const BEFORE_START: Self = Self {
+        target: None,
+        if_missing: true,
+        start_fresh: true,
+        overwrite: false,
+        leave_state: true,
+        check: Verify::Quick,
+    };
+}
+
+/// Restores what is missing of the named databases or, where none is named, of the configuration, before an
+/// application starts. Any error but the absence of a backup is one: a wrong key must not start an
+/// application with an empty database.
+pub(super) async fn before_start(
+    settings: &Settings,
+    named: &[PathBuf],
+    out: &mut Out,
+) -> Result<()> {
+    let work = Work {
+        how: How::BEFORE_START,
+        store: settings.store()?,
+        wants_bar: false,
+    };
+    let jobs = match named {
+        [] => work.jobs(settings).await?,
+        _ => settings
+            .resolve()?
+            .databases
+            .into_iter()
+            .map(|database| (database.name, database.path))
+            .collect(),
+    };
+    for (name, path) in jobs {
+        let report = work.one(&name, &path, out).await;
+        report.map_err(|error| error.on(&name))?.print_lines(out);
+    }
+    Ok(())
+}
+
+struct Work {
+    how: How,
     store: StoreSettings,
     wants_bar: bool,
 }
 
-impl Work<'_> {
+impl Work {
     async fn one(
         &self,
         name: &DatabaseName,
         output: &Path,
         out: &mut Out,
     ) -> Result<RestoreReport> {
-        if self.args.if_missing && is_there(output)? {
+        if self.how.if_missing && is_there(output)? {
             return Ok(RestoreReport::nothing(
                 name.clone(),
                 output.into(),
                 Outcome::Exists,
             ));
         }
-        if self.args.when_no_backup == WhenNoBackup::StartFresh
-            && !wire::has_backup(&self.store, name).await?
-        {
+        if self.how.start_fresh && !wire::has_backup(&self.store, name).await? {
             return Ok(RestoreReport::nothing(
                 name.clone(),
                 output.into(),
@@ -81,14 +141,14 @@ impl Work<'_> {
             ));
         }
         out.line(format!("Restoring {name} from {}/...", self.store.location));
-        let target = self.args.point_in_time.unwrap_or_default();
+        let target = self.how.target.unwrap_or_default();
         let job = RestoreJob {
             name: name.clone(),
             output: output.into(),
             target,
-            overwrite: self.args.force,
-            leave_state: self.args.if_missing || self.args.resume,
-            check: self.args.verify,
+            overwrite: self.how.overwrite,
+            leave_state: self.how.leave_state,
+            check: self.how.check,
         };
         let bar = Bar::new(self.wants_bar);
         let report = wire::restore(&self.store, &job, &bar).await?;
@@ -131,7 +191,7 @@ impl Work<'_> {
 
     /// The streams of the configuration.
     async fn jobs(&self, settings: &Settings) -> Result<Vec<(DatabaseName, PathBuf)>> {
-        if let Some(RestoreTarget::Txid(_)) = self.args.point_in_time {
+        if let Some(RestoreTarget::Txid(_)) = self.how.target {
             let message = "a TXID counts the transactions of one database: --all takes a time";
             return Err(Error::new(ErrorKind::Invalid, message));
         }

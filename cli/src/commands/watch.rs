@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -9,6 +10,8 @@ use walrust_core::config::{Resolved, Unmatched};
 use walrust_core::engine::{Permission, Unfinished, WatchEvent};
 use walrust_core::{Error, ErrorKind, Result};
 
+use super::app::{App, ended_before};
+use super::restore::before_start;
 use super::runtime;
 use crate::args::WatchArgs;
 use crate::exit::Failed;
@@ -24,15 +27,30 @@ const EVENTS: usize = 64;
 /// Signals within this time of each other are one.
 const SAME_WISH: Duration = Duration::from_secs(1);
 
+/// How long an application may take to end where the watch cannot go on.
+const APP_GRACE: Duration = Duration::from_secs(10);
+
 /// Watches until a signal comes.
 pub(crate) fn run(
     args: &WatchArgs,
     settings: &Settings,
     out: &mut Option<Out>,
 ) -> Result<(), Failed> {
+    let runtime = runtime()?;
+    if args.exec.is_some()
+        && let Some(out) = out
+    {
+        runtime.block_on(async {
+            Signals::listen()?
+                .interrupting(before_start(settings, &args.databases, out))
+                .await
+        })?;
+    }
     let resolved = settings.resolve()?;
     let options = WatchOptions {
         once: args.once,
+        // What was not restored is made by the application.
+        wait_for_files: args.exec.is_some(),
         permission: Permission {
             adopt: args.adopt,
             new_chain: args.new_chain,
@@ -40,7 +58,6 @@ pub(crate) fn run(
         },
     };
     let unmatched = resolved.unmatched.clone();
-    let runtime = runtime()?;
     // Before anybody reads that we run: from then on a signal means a clean stop.
     let signals = {
         let _inside = runtime.enter();
@@ -53,11 +70,19 @@ pub(crate) fn run(
         return Ok(());
     };
     let printer = Printer::start(page).map_err(|error| Error::io("printer", error))?;
-    let ended = runtime.block_on(watch(resolved, options, signals, &printer));
+    let ended = runtime.block_on(async {
+        let mut app = args.exec.as_ref().map(App::start).transpose()?;
+        let ended = watch(resolved, options, signals, &printer, app.as_mut()).await;
+        Ok::<_, Error>((ended, app.as_ref().and_then(App::failure)))
+    });
     // Whoever does not read standard output any more must not keep the process.
     *out = printer.finish();
     runtime.shutdown_background();
-    conclude(ended?, &unmatched)
+    let (ended, failure) = ended?;
+    match (conclude(ended?, &unmatched), failure) {
+        (Ok(()), Some(status)) => Err(Failed::Status(status)),
+        (concluded, _) => concluded,
+    }
 }
 
 /// The opening lines (R52).
@@ -84,6 +109,7 @@ async fn watch(
     options: WatchOptions,
     mut signals: Signals,
     printer: &Printer,
+    mut app: Option<&mut App>,
 ) -> Result<Vec<Unfinished>> {
     let mut asked: Option<Instant> = None;
     let shutdown = CancellationToken::new();
@@ -95,7 +121,13 @@ async fn watch(
             biased;
             Some(event) = events.recv() => printer.print(event),
             ended = &mut engine => break ended,
-            () = signals.next() => {
+            () = ended_app(app.as_deref_mut()) => shutdown.cancel(),
+            signal = signals.next() => {
+                if let Some(app) = app.as_deref().filter(|app| app.runs()) {
+                    // Its last commits are stored once it has ended.
+                    app.pass_on(signal);
+                    continue;
+                }
                 // One wish to stop may come as several signals: from a supervisor to the process and to its
                 // group, say.
                 let again = asked.is_some_and(|first| first.elapsed() < SAME_WISH);
@@ -116,7 +148,27 @@ async fn watch(
     while let Ok(event) = events.try_recv() {
         printer.print(event);
     }
+    if let Some(app) = app.filter(|app| app.runs()) {
+        // Nobody stores what it commits from here on.
+        app.pass_on(Signal::TERM);
+        if tokio::time::timeout(APP_GRACE, app.wait()).await.is_err() {
+            app.pass_on(Signal::KILL);
+            app.wait().await;
+        }
+        for Unfinished { name, error, .. } in ended? {
+            error!(db = %name, kind = error.kind().name(), "{error}");
+        }
+        return Err(ended_before());
+    }
     ended
+}
+
+/// Returns when the application has ended; never without one.
+async fn ended_app(app: Option<&mut App>) {
+    match app.filter(|app| app.runs()) {
+        Some(app) => app.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Names each database that did not end well (R65, R67a).

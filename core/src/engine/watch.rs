@@ -339,6 +339,7 @@ fn worker_options(
     let off = Duration::ZERO;
     WorkerOptions {
         path: PathBuf::from(&database.path),
+        optional: database.optional,
         name: database.name,
         attach: AttachOptions {
             set_wal_mode: sync.set_wal_mode,

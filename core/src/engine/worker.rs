@@ -33,6 +33,10 @@ use crate::wal::wake::{Armed, WakeKind, Waker, WatchId};
 /// First and last pause between two sessions that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
+/// How often a file that is not there is looked for.
+const FILE_POLL: Duration = Duration::from_millis(500);
+/// A database has at least its header of so many bytes.
+const HEADER: u64 = 100;
 /// A session that lived this long was no failure.
 const LONG_SESSION: Duration = Duration::from_secs(60);
 /// The longest that giving the lease back may take.
@@ -62,6 +66,8 @@ pub(super) struct Shared {
 #[derive(Debug, Clone)]
 pub(super) struct WorkerOptions {
     pub(super) path: PathBuf,
+    /// Whether to wait for a file that is not there.
+    pub(super) optional: bool,
     pub(super) name: DatabaseName,
     pub(super) attach: AttachOptions,
     pub(super) permission: Permission,
@@ -197,6 +203,9 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
     let mut dir = None;
     let mut pause = PAUSE.0;
     loop {
+        if context.options.optional && !wait_for_file(&context).await {
+            return WorkerEnd::Drained;
+        }
         let began = Instant::now();
         let outcome = session(&mut context, &mut dir).await;
         if began.elapsed() > LONG_SESSION {
@@ -375,6 +384,40 @@ async fn refuse_unknown(context: &Context, disk: &Disk, remote: &Remote) -> Resu
         Ok(())
     } else {
         permitted(options.permission, &head, &options.name)
+    }
+}
+
+/// Waits until the database's file is there and has a header; false where a stop came first, or where only
+/// what is there now is wanted.
+async fn wait_for_file(context: &Context) -> bool {
+    let path = &context.options.path;
+    loop {
+        let is_there = match std::fs::metadata(path) {
+            Ok(file) => file.len() >= HEADER,
+            // Whatever else is wrong with it is told where it is opened.
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
+        if is_there {
+            context.status.send_if_modified(|status| {
+                let waited = status.state == DatabaseState::WaitingForFile;
+                if waited {
+                    status.state = DatabaseState::AcquiringLease;
+                }
+                waited
+            });
+            return true;
+        }
+        if context.status.borrow().state != DatabaseState::WaitingForFile {
+            tracing::info!(name = %context.options.name, path = %path.display(), "waiting for the file");
+            context.status.send_modify(|status| {
+                status.state = DatabaseState::WaitingForFile;
+                status.error = None;
+            });
+        }
+        let stopped = timeout_at(Instant::now() + FILE_POLL, context.stop.cancelled()).await;
+        if stopped.is_ok() || context.options.until != Until::Stopped {
+            return false;
+        }
     }
 }
 
