@@ -91,6 +91,11 @@ impl Shift {
     }
 }
 
+/// What the difference of two sums becomes behind `length` more equal bytes.
+pub(super) fn advanced(difference: u64, length: u64) -> u64 {
+    multiply(difference, power(length))
+}
+
 /// The product modulo the polynomial.
 fn multiply(mut a: u64, mut b: u64) -> u64 {
     let mut product = 0;

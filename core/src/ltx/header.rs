@@ -88,6 +88,22 @@ impl Header {
         self.range.is_snapshot() || self.mark == Mark::Base
     }
 
+    /// Whether `other` could stand before the same pages: only who wrote the file and what it follows (node,
+    /// first TXID, pre-apply checksum and mark) may differ.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let tracked = |header: &Self| matches!(header.tracking, Tracking::Tracked { .. });
+        tracked(self) == tracked(other)
+            && self.range.max() == other.range.max()
+            && self.holds_every_page() == other.holds_every_page()
+            && Self {
+                range: other.range,
+                tracking: other.tracking,
+                node: other.node,
+                mark: other.mark,
+                ..self.clone()
+            } == *other
+    }
+
     /// How many pages a file has that holds every page: all but the lock page.
     pub(super) fn every_page(&self) -> u64 {
         let lock = self.commit.holds(self.page_size.lock_page());

@@ -3,6 +3,7 @@
 mod damage;
 mod frames;
 mod golden;
+mod outline;
 mod raw;
 mod round_trip;
 mod rules;
