@@ -20,7 +20,7 @@ use super::ship::blocking;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Mark, Tracking, WalSpan};
-use crate::manifest::FileKey;
+use crate::manifest::{FileEntry, FileKey};
 use crate::sqlite::{AttachOptions, Side, Source, View};
 use crate::state::{Head, PageTable, Place, Proof, Saved, Spool, StateDir};
 use crate::store::Store;
@@ -57,6 +57,8 @@ pub(super) struct Opened {
     pub(super) durable: Option<Txid>,
     /// The newest snapshot that the store has, and when it was made.
     pub(super) snapshot: Option<(Txid, Timestamp)>,
+    /// What the store has and its index does not name.
+    pub(super) unnamed: Vec<FileEntry>,
     /// The state that this run goes on from; nothing where the chain begins, or begins anew.
     resumed: Option<Position>,
 }
@@ -157,7 +159,7 @@ pub(super) async fn open(
 }
 
 /// Files behind the saved state that our own last run stored: it died before it noted them.
-fn ours_behind(disk: &Disk, remote: &Remote) -> Vec<crate::manifest::FileEntry> {
+fn ours_behind(disk: &Disk, remote: &Remote) -> Vec<FileEntry> {
     let Some(saved) = disk.saved() else {
         return Vec::new();
     };
@@ -547,6 +549,11 @@ impl Opening {
             needs_base,
             durable: stored,
             snapshot,
+            unnamed: self
+                .remote
+                .as_deref()
+                .map(Remote::unnamed)
+                .unwrap_or_default(),
             resumed: (chain == Chain::GoesOn).then_some(at),
         })
     }

@@ -218,7 +218,10 @@ impl Job<'_> {
             tracked: self.options.checksums,
             scratch: scratch.to_owned(),
         };
-        let mut delta = ManifestDelta::default();
+        let mut delta = ManifestDelta {
+            add: remote.as_ref().map(Remote::unnamed).unwrap_or_default(),
+            ..ManifestDelta::default()
+        };
         if let Some((range, before)) = base {
             delta.epoch = Some(EpochStart {
                 stream,

@@ -84,6 +84,15 @@ impl Remote {
         }
     }
 
+    /// Files that the index does not name: an earlier run died before it could.
+    pub(super) fn unnamed(&self) -> Vec<FileEntry> {
+        let live = self.catalog.live();
+        let unnamed = live.iter().filter(|file| !file.indexed);
+        unnamed
+            .filter_map(|file| file.entry.as_deref().cloned())
+            .collect()
+    }
+
     /// The last transaction.
     pub(super) fn txid(&self) -> Txid {
         self.newest.max()

@@ -184,6 +184,7 @@ impl<'w> Session<'w> {
             needs_base,
             durable,
             snapshot,
+            unnamed,
             ..
         } = opened;
         let age = snapshot.map(|(_, made)| context.shared.clock.now().millis_since(made));
@@ -194,7 +195,7 @@ impl<'w> Session<'w> {
             .any(|batch| matches!(batch.body, Body::Streamed));
         let wanted = (needs_base && !base_comes) || opened_anew(&queue);
         let wanted = (wanted || policy.snapshots.on_startup).then_some(SnapshotReason::Startup);
-        let index = Index::new(context, now);
+        let index = Index::new(context, unnamed, now);
         let until = context.options.until;
         let wanted = wanted.or((until == Until::Snapshot).then_some(SnapshotReason::Requested));
         Self {

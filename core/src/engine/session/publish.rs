@@ -30,13 +30,20 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn new(context: &Context, now: Instant) -> Self {
+    /// An index that names neither what the session will store nor `unnamed`, which an earlier one stored.
+    pub(super) fn new(context: &Context, unnamed: Vec<FileEntry>, now: Instant) -> Self {
         let publisher = Publisher::new(context.shared.store.clone(), context.layout.clone());
         Self {
             publisher: Some(publisher),
             task: None,
-            delta: ManifestDelta::default(),
-            unpublished: Unpublished::default(),
+            unpublished: Unpublished {
+                incrementals: unnamed.len() as u64,
+                ..Unpublished::default()
+            },
+            delta: ManifestDelta {
+                add: unnamed,
+                ..ManifestDelta::default()
+            },
             written: now,
             not_before: None,
             epoch_noted: false,
