@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use walrust_tests::program::{
-    App, Watch, assert_every_point, assert_newest, assert_no_rebase, restored_commits,
+    App, Watch, assert_every_point, assert_newest, assert_no_rebase, points, restored_commits,
 };
 use walrust_tests::scene::Scene;
 use walrust_tests::server::Server;
@@ -115,6 +115,40 @@ fn wait_for_base(scene: &Scene) {
             .any(|key| key.contains("/0009/"))
             .then_some(())
     });
+}
+
+#[test]
+fn u2_what_was_stored_before_a_kill_is_in_the_next_index() {
+    let scene = Scene::new("unindexed", "a.db");
+    let mut writer = scene.writer(scene.spec(32));
+    for _ in 0..3 {
+        let mut watch = Watch::ready(
+            &scene.bucket,
+            &[&scene.database()],
+            &["--sync-interval", "50ms"],
+        );
+        // Killed before the index names them.
+        for _ in 0..4 {
+            writer.row();
+            watch.wait_stored(&scene, PATIENCE);
+        }
+        watch.process.kill();
+    }
+    let advertised = points(&scene.bucket, scene.name());
+    let watch = Watch::ready(
+        &scene.bucket,
+        &[&scene.database()],
+        &["--sync-interval", "50ms"],
+    );
+    writer.row();
+    watch.wait_stored(&scene, PATIENCE);
+    watch.drain();
+    let now = points(&scene.bucket, scene.name());
+    assert!(now.len() > advertised.len(), "{now:?} after {advertised:?}");
+    for point in advertised {
+        assert!(now.contains(&point), "{point:?} is gone: {now:?}");
+    }
+    assert_every_point(&scene);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::process::Command;
 
 use walrust_tests::process::Process;
 use walrust_tests::program::{
-    Watch, assert_every_point, assert_newest, assert_no_rebase, restore, ship, walrust,
+    Watch, assert_every_point, assert_newest, assert_no_rebase, files_of_kind, points, restore,
+    ship, walrust,
 };
 use walrust_tests::scene::{Scene, Writer};
 use walrust_tests::server::{Action, Server};
@@ -235,6 +236,31 @@ fn u17_garbage_or_missing_manifest_is_rebuilt_never_taken_for_new() {
         assert_every_point(&scene);
         assert_no_rebase(&scene);
     }
+}
+
+#[test]
+fn u17_an_index_with_a_hole_is_mended_without_a_new_base() {
+    let scene = Scene::new("hole", "a.db");
+    let mut writer = scene.writer(scene.spec(5));
+    for _ in 0..5 {
+        writer.row();
+        ship::<&str>(&scene.bucket, &scene.database(), &[]).expect_success();
+    }
+    let advertised = points(&scene.bucket, scene.name());
+    let manifest = scene.bucket.file("a.db/manifest.json");
+    let mut index: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&manifest).unwrap()).unwrap();
+    let files = index["files"].as_array_mut().unwrap();
+    files.retain(|file| file["level"] != 0 || file["min"].as_u64() > Some(4));
+    fs::write(&manifest, index.to_string()).unwrap();
+    assert!(points(&scene.bucket, scene.name()).len() < advertised.len());
+    writer.row();
+    ship::<&str>(&scene.bucket, &scene.database(), &[]).expect_success();
+    let now = points(&scene.bucket, scene.name());
+    assert_eq!(now.len(), advertised.len() + 1, "{now:?}");
+    assert_every_point(&scene);
+    let snapshots = files_of_kind(&scene.bucket, scene.name(), "snapshot");
+    assert_eq!(snapshots.len(), 1, "{snapshots:?}");
 }
 
 #[test]

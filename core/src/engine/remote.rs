@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::anchor::RemoteHead;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Catalog, FileEntry, FileKey, FileKind};
+use crate::manifest::{Catalog, CatalogFile, FileEntry, FileKey, FileKind};
 use crate::restore::chain_to;
 use crate::store::{Layout, Store};
 use crate::types::{DatabaseSum, StreamId, Timestamp, Txid};
@@ -42,6 +42,12 @@ impl Remote {
         };
         // Behind the index at most a minute's files are unknown.
         catalog.read_headers(store, |file| !file.indexed).await?;
+        let newest = catalog.live().iter().map(|file| file.range().max()).max();
+        if newest.is_some_and(|newest| chain_to(&catalog, newest).is_none()) {
+            // Before somebody stores every page anew: perhaps only the index does not know the way.
+            catalog.list_everything(store).await?;
+            catalog.read_headers(store, |file| !file.indexed).await?;
+        }
         let live = catalog.live();
         let Some(newest) = live.iter().map(|file| file.range().max()).max() else {
             return Ok(None);
@@ -84,15 +90,6 @@ impl Remote {
         }
     }
 
-    /// Files that the index does not name: an earlier run died before it could.
-    pub(super) fn unnamed(&self) -> Vec<FileEntry> {
-        let live = self.catalog.live();
-        let unnamed = live.iter().filter(|file| !file.indexed);
-        unnamed
-            .filter_map(|file| file.entry.as_deref().cloned())
-            .collect()
-    }
-
     /// The last transaction.
     pub(super) fn txid(&self) -> Txid {
         self.newest.max()
@@ -104,6 +101,20 @@ impl Remote {
         let entries = live.iter().filter_map(|file| file.entry.as_deref());
         let snapshots = entries.filter(|entry| entry.kind == FileKind::Snapshot);
         snapshots.map(|entry| (entry.max(), entry.created)).max()
+    }
+
+    /// Files that the index does not name: an earlier run died before it could. They belong into the next one, or
+    /// its readers, who list only behind the last file that it names, would never see them.
+    pub(super) fn unnamed(&self) -> Vec<FileEntry> {
+        let live = self.catalog.live();
+        let ours = |file: &&&CatalogFile| {
+            let stream = file.entry.as_ref().and_then(|entry| entry.stream);
+            !file.indexed && stream.is_some()
+        };
+        let unnamed = live.iter().filter(ours);
+        unnamed
+            .filter_map(|file| file.entry.as_deref().cloned())
+            .collect()
     }
 
     /// Who wrote the newest file; nothing for another program's.

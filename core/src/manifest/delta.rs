@@ -79,7 +79,7 @@ impl ManifestDelta {
         };
         self.check_turn(&manifest)?;
         self.change_files(&mut manifest);
-        if let Some(start) = self.epoch {
+        for start in self.epoch.into_iter().chain(starts_of(&self.add)) {
             add_epoch(&mut manifest.epochs, start);
         }
         if let Some(new) = self.head.filter(|new| new.head.txid >= manifest.head.txid) {
