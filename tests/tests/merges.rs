@@ -327,3 +327,38 @@ fn p5_a_merge_that_failed_is_made_up_for() {
     assert_every_point(&clockwork.scene);
     clockwork.check(1);
 }
+
+#[test]
+fn p5_periods_go_on_over_starts_without_the_store() {
+    let server = Server::start();
+    let scene = Scene::on("offline-merge", "a.db", server.bucket("backups"));
+    let mut clockwork = Clockwork::new(scene, 5);
+    let mut watch = clockwork.start();
+    clockwork.files(&watch, 3);
+    watch.process.kill();
+    server.outage(true);
+    for _ in 0..2 {
+        watch = clockwork.start();
+        watch.wait_attached(&clockwork.scene);
+        // Longer than the store is waited for.
+        for _ in 0..20 {
+            clockwork.writer.row();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        watch.process.kill();
+    }
+    let watch = clockwork.start();
+    watch.wait_attached(&clockwork.scene);
+    for _ in 0..20 {
+        clockwork.writer.row();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    server.outage(false);
+    clockwork.files(&watch, 2);
+    clockwork.minute(1);
+    clockwork.wait_merged(&watch, 1);
+    watch.drain();
+    assert_every_point(&clockwork.scene);
+    clockwork.check(1);
+    assert_eq!(ranges(&clockwork.scene.bucket, 1).len(), 1);
+}

@@ -43,27 +43,38 @@ pub(super) enum Anchor {
     Compare,
 }
 
-/// Decides from the saved state, the remote head, and whether the spool leads from the head to the saved
-/// state without a gap.
-pub(super) fn anchor(saved: Option<&Saved>, bridged: bool, head: Option<&RemoteHead>) -> Anchor {
+/// How what waits in the spool lies between the remote head and the saved state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spooled {
+    /// There is nothing.
+    Nothing,
+    /// It leads from exactly the head to the saved state.
+    Bridges,
+    /// It leads from another state than the head.
+    Astray,
+}
+
+/// Decides from the saved state, what the spool holds, and the remote head.
+pub(super) fn anchor(saved: Option<&Saved>, spooled: Spooled, head: Option<&RemoteHead>) -> Anchor {
     match (saved, head) {
         (None, None) => Anchor::Fresh,
         (None, Some(_)) => Anchor::Compare,
         // A bucket that is new or was emptied: the chain goes on there, with a new base.
         (Some(_), None) => Anchor::Resume,
-        (Some(saved), Some(head)) => known(saved, bridged, head),
+        (Some(saved), Some(head)) => known(saved, spooled, head),
     }
 }
 
-fn known(saved: &Saved, bridged: bool, head: &RemoteHead) -> Anchor {
+fn known(saved: &Saved, spooled: Spooled, head: &RemoteHead) -> Anchor {
     let place = &saved.place;
     let is_place = head.txid == place.txid && head.sum.is_none_or(|sum| sum == place.sum);
     if let Some(seen) = &saved.restored_head {
-        return match (head.is(seen), is_place) {
-            (true, true) => Anchor::Resume,
+        return match head.is(seen) {
+            // It was captured since, before the store answered.
+            true if is_place || spooled == Spooled::Bridges => Anchor::Resume,
             // The directory is older than what was restored over its database.
-            (true, false) => Anchor::Base,
-            (false, _) => Anchor::Compare,
+            true => Anchor::Base,
+            false => Anchor::Compare,
         };
     }
     if let Some(seen) = &saved.rewind_from
@@ -74,25 +85,24 @@ fn known(saved: &Saved, bridged: bool, head: &RemoteHead) -> Anchor {
     if !counts(saved, head) {
         return Anchor::Compare;
     }
-    if head.txid == place.txid {
-        return if is_place {
-            Anchor::Resume
-        } else {
-            Anchor::Compare
-        };
+    if is_place || spooled == Spooled::Bridges {
+        return Anchor::Resume;
     }
-    // Else the bucket lost what we stored, a huge file never arrived, or our own state is older than what we
-    // stored: lawful, and rebased with every page.
-    if bridged {
-        Anchor::Resume
-    } else {
-        Anchor::Base
+    // At the cursor a later epoch counts only by its sums.
+    let ours = saved.stream().zip(head.stream);
+    let ours = ours.is_some_and(|(ours, theirs)| theirs.epoch <= ours.epoch);
+    if head.txid == place.txid && (spooled == Spooled::Nothing || !ours) {
+        return Anchor::Compare;
     }
+    // The bucket lost what we stored, a huge file never arrived, or our own state is older than what we
+    // stored (after a power loss, say), and was captured on from there before the store answered: lawful, and
+    // rebased with every page.
+    Anchor::Base
 }
 
 /// Whether the saved state shows that this database goes on from the head, so that it may have changed.
 pub(super) fn continues(saved: &Saved, head: &RemoteHead) -> bool {
-    let anchor = anchor(Some(saved), false, Some(head));
+    let anchor = anchor(Some(saved), Spooled::Nothing, Some(head));
     matches!(anchor, Anchor::Resume | Anchor::Base)
 }
 
@@ -179,90 +189,121 @@ mod tests {
     fn continuity_is_proven_never_assumed() {
         let ours = saved();
         let cases = [
-            ("nothing anywhere", None, false, None, Anchor::Fresh),
+            (
+                "nothing anywhere",
+                None,
+                Spooled::Nothing,
+                None,
+                Anchor::Fresh,
+            ),
             (
                 "an unknown database over a stream",
                 None,
-                false,
+                Spooled::Nothing,
                 Some(head(5, 1)),
                 Anchor::Compare,
             ),
             (
                 "an emptied bucket",
                 Some(&ours),
-                false,
+                Spooled::Nothing,
                 None,
                 Anchor::Resume,
             ),
             (
                 "our head",
                 Some(&ours),
-                false,
+                Spooled::Nothing,
                 Some(head(10, 3)),
                 Anchor::Resume,
             ),
             (
                 "our head, of our epoch before",
                 Some(&ours),
-                false,
+                Spooled::Nothing,
                 Some(head(10, 2)),
                 Anchor::Resume,
             ),
             (
                 "our head, taken over by one who wrote nothing",
                 Some(&ours),
-                false,
+                Spooled::Nothing,
                 Some(head(10, 4)),
                 Anchor::Resume,
             ),
             (
                 "another epoch went on",
                 Some(&ours),
-                false,
+                Spooled::Nothing,
                 Some(head(12, 4)),
                 Anchor::Compare,
             ),
             (
                 "power loss: we stored more than we know",
                 Some(&ours),
-                false,
+                Spooled::Nothing,
                 Some(head(12, 3)),
                 Anchor::Base,
             ),
             (
                 "the spool bridges",
                 Some(&ours),
-                true,
+                Spooled::Bridges,
                 Some(head(7, 3)),
                 Anchor::Resume,
             ),
             (
                 "the bucket lost files",
                 Some(&ours),
-                false,
+                Spooled::Nothing,
                 Some(head(7, 3)),
                 Anchor::Base,
             ),
             (
                 "a later epoch wrote over the spool's range",
                 Some(&ours),
-                true,
+                Spooled::Bridges,
                 Some(head(7, 4)),
                 Anchor::Compare,
             ),
+            (
+                "power loss, and captured on before the store answered",
+                Some(&ours),
+                Spooled::Astray,
+                Some(head(12, 3)),
+                Anchor::Base,
+            ),
+            (
+                "a later epoch wrote what was captured on",
+                Some(&ours),
+                Spooled::Astray,
+                Some(head(12, 4)),
+                Anchor::Compare,
+            ),
         ];
-        for (what, saved, bridged, head, expected) in cases {
-            assert_eq!(anchor(saved, bridged, head.as_ref()), expected, "{what}");
+        for (what, saved, spooled, head, expected) in cases {
+            assert_eq!(anchor(saved, spooled, head.as_ref()), expected, "{what}");
         }
         let wrong = RemoteHead {
             sum: Some(sum(99)),
             ..head(10, 3)
         };
         assert_eq!(
-            anchor(Some(&ours), false, Some(&wrong)),
+            anchor(Some(&ours), Spooled::Nothing, Some(&wrong)),
             Anchor::Compare,
             "same TXID, other content"
         );
+        for (epoch, expected) in [(3, Anchor::Base), (4, Anchor::Compare)] {
+            let wrong = RemoteHead {
+                stream: Some(stream(epoch)),
+                ..wrong
+            };
+            assert_eq!(
+                anchor(Some(&ours), Spooled::Astray, Some(&wrong)),
+                expected,
+                "the same TXID, reached by what was captured before the store answered"
+            );
+        }
     }
 
     #[test]
@@ -278,15 +319,30 @@ mod tests {
             ..saved()
         };
         assert_eq!(
-            anchor(Some(&restored), false, Some(&head(10, 3))),
+            anchor(Some(&restored), Spooled::Nothing, Some(&head(10, 3))),
             Anchor::Resume
         );
+        let further = Saved {
+            place: Place {
+                txid: txid(12),
+                sum: sum(12),
+                ..restored.place
+            },
+            ..restored.clone()
+        };
+        for (spooled, expected) in [
+            (Spooled::Bridges, Anchor::Resume),
+            (Spooled::Astray, Anchor::Base),
+        ] {
+            let found = anchor(Some(&further), spooled, Some(&head(10, 3)));
+            assert_eq!(found, expected, "captured on before the store answered");
+        }
         assert_eq!(
-            anchor(Some(&restored), false, Some(&head(11, 3))),
+            anchor(Some(&restored), Spooled::Nothing, Some(&head(11, 3))),
             Anchor::Compare
         );
         assert_eq!(
-            anchor(Some(&restored), false, Some(&head(10, 4))),
+            anchor(Some(&restored), Spooled::Nothing, Some(&head(10, 4))),
             Anchor::Compare
         );
         let rewound = Saved {
@@ -295,11 +351,11 @@ mod tests {
             ..saved()
         };
         assert_eq!(
-            anchor(Some(&rewound), false, Some(&head(10, 3))),
+            anchor(Some(&rewound), Spooled::Nothing, Some(&head(10, 3))),
             Anchor::Base
         );
         assert_eq!(
-            anchor(Some(&rewound), false, Some(&head(11, 3))),
+            anchor(Some(&rewound), Spooled::Nothing, Some(&head(11, 3))),
             Anchor::Compare
         );
     }

@@ -556,7 +556,7 @@ impl Capture {
             .filter_map(|batch| batch.body.part(&self.spool))
             .collect();
         let staged = self.spool.stage(HEADER_BYTES)?;
-        let (joined, done) = join::join_to(staged, &parts, &self.scratch)?;
+        let (joined, done) = join::join_to(staged, &parts, &self.scratch, None)?;
         let file = self
             .spool
             .publish(done.out, &done.header, joined.header.range)?;

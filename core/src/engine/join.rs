@@ -59,7 +59,7 @@ pub(super) enum Bytestream {
 }
 
 /// How many of `batches`, which follow each other, may become one file: those of one `interval`, up to where an
-/// image holds the state. A rebase is a point of its own; files of another epoch are not ours to change.
+/// image holds the state. A rebase is a point of its own.
 pub(super) fn run_length<'a>(
     mut batches: impl Iterator<Item = &'a Batch>,
     interval: Duration,
@@ -89,18 +89,19 @@ fn joinable(header: &Header) -> bool {
     header.mark == Mark::None && !header.range.is_snapshot()
 }
 
-/// Whether files of the same stream and shape may become one.
+/// Whether files of the same shape may become one. All are of our lineage, and stored under our epoch.
 fn joins(first: &Header, other: &Header) -> bool {
     let tracks = |header: &Header| matches!(header.tracking, Tracking::Tracked { .. });
-    joinable(other)
-        && other.page_size == first.page_size
-        && other.node == first.node
-        && tracks(other) == tracks(first)
+    joinable(other) && other.page_size == first.page_size && tracks(other) == tracks(first)
 }
 
-/// Joins files that follow each other for shipping. What is large goes to a nameless file in `scratch`. Errors:
-/// those of [`join_to`].
-pub(super) fn join(parts: &[Part], scratch: &Path) -> Result<(Joined, Bytestream)> {
+/// Joins files that follow each other for shipping, under `header`. What is large goes to a nameless file in
+/// `scratch`. Errors: those of [`join_to`].
+pub(super) fn join(
+    parts: &[Part],
+    scratch: &Path,
+    header: &Header,
+) -> Result<(Joined, Bytestream)> {
     let total: u64 = parts.iter().map(Part::size).sum();
     let failed = |error| Error::io(scratch.display(), error);
     let out = if total <= IN_MEMORY {
@@ -110,7 +111,7 @@ pub(super) fn join(parts: &[Part], scratch: &Path) -> Result<(Joined, Bytestream
         file.write_all(&[0; HEADER_BYTES]).map_err(failed)?;
         Out::File(BufWriter::with_capacity(BUFFER, file))
     };
-    let (joined, done) = join_to(out, parts, scratch)?;
+    let (joined, done) = join_to(out, parts, scratch, Some(header))?;
     let body = match done.out {
         Out::Memory(mut bytes) => {
             if let Some(head) = bytes.get_mut(..HEADER_BYTES) {
@@ -129,12 +130,14 @@ pub(super) fn join(parts: &[Part], scratch: &Path) -> Result<(Joined, Bytestream
     Ok((joined, body))
 }
 
-/// Joins files that follow each other; `out` receives everything behind the header. A long page index waits in
-/// `scratch`. Errors: Corrupt for a file that is damaged or does not follow the one before; Exhausted.
+/// Joins files that follow each other; `out` receives everything behind the header, which is theirs unless
+/// another is given. A long page index waits in `scratch`. Errors: Corrupt for a file that is damaged or does not
+/// follow the one before; Exhausted.
 pub(super) fn join_to<W: Write>(
     out: W,
     parts: &[Part],
     scratch: &Path,
+    header: Option<&Header>,
 ) -> Result<(Joined, Finished<W>)> {
     let mut inputs = parts
         .iter()
@@ -144,7 +147,12 @@ pub(super) fn join_to<W: Write>(
         .iter()
         .map(|input| input.decoder.header().clone())
         .collect();
-    let header = header_of(&headers)?;
+    let own = header_of(&headers)?;
+    let header = header.cloned().unwrap_or_else(|| own.clone());
+    if !own.says_the_same(&header) {
+        let message = format!("{} is not what was captured", own.range);
+        return Err(damaged(Error::new(ErrorKind::Corrupt, message)));
+    }
     let spill = Spill::Directory(scratch.to_owned());
     let mut encoder = Encoder::new(out, header.page_size, header.commit, spill);
     merge(&mut inputs, &mut encoder, &header)?;
@@ -463,11 +471,15 @@ mod tests {
                 apply(&mut image, bytes(file));
             }
             let scratch = tempfile::tempdir().unwrap();
-            let (says, body) = join(joined, scratch.path()).unwrap();
+            // As another epoch stores them.
+            let own = header_of(&world.headers[skipped..]).unwrap();
+            let wanted = Header { node: own.node + 1, ..own };
+            let (says, body) = join(joined, scratch.path(), &wanted).unwrap();
             let Bytestream::Memory(file) = body else { panic!("small") };
             let header = apply(&mut image, &file);
             prop_assert_eq!(&image, &world.pages);
             prop_assert_eq!(&header, &says.header);
+            prop_assert_eq!(&header, &wanted);
             let (first, last) = (&world.headers[skipped], world.headers.last().unwrap());
             prop_assert_eq!(header.range.min(), first.range.min());
             prop_assert_eq!(header.range.max(), last.range.max());
@@ -510,9 +522,6 @@ mod tests {
         assert_eq!(length(&batches[3..], 1000), 1);
         assert_eq!(length(&batches[4..], 1000), 1, "a point of its own");
         batches[4].header.mark = Mark::None;
-        batches[4].header.node += 1;
-        assert_eq!(length(&batches[3..], 1000), 1, "another epoch's");
-        batches[4].header.node -= 1;
         batches[4].body = Body::Memory(Bytes::new(), Room::none());
         assert_eq!(
             length(&batches[3..], 1000),
@@ -531,7 +540,11 @@ mod tests {
         world.commit(3, &[(1, 7)]);
         world.commit(4, &[(2, 8)]);
         let scratch = tempfile::tempdir().unwrap();
-        let kind = |parts: &[Part]| join(parts, scratch.path()).map(drop).unwrap_err().kind();
+        let header = header_of(&world.headers[1..]).unwrap();
+        let kind = |parts: &[Part]| {
+            let joined = join(parts, scratch.path(), &header);
+            joined.map(drop).unwrap_err().kind()
+        };
         let [a, b, c] = &world.files[..] else {
             panic!("three files")
         };

@@ -40,6 +40,8 @@ pub(crate) struct Levels {
     running: [Period; 3],
     under_way: Vec<Cut>,
     unsaved: Unsaved,
+    /// What changed before they began is not known yet: nothing may be saved.
+    awaits_past: bool,
 }
 
 /// A period whose merged file is not stored yet.
@@ -151,6 +153,15 @@ impl Levels {
                 files: 0,
                 boundary: true,
             },
+            awaits_past: false,
+        }
+    }
+
+    /// Periods that earlier ones will be put in front of, by [`Levels::resume`].
+    pub(crate) fn going_on(start: Position) -> Self {
+        Self {
+            awaits_past: true,
+            ..Self::new(start)
         }
     }
 
@@ -160,6 +171,7 @@ impl Levels {
             period.prepend(earlier);
         }
         self.unsaved.boundary &= !earlier.saved;
+        self.awaits_past = false;
     }
 
     /// A file was captured that changed `pages`.
@@ -259,12 +271,15 @@ impl Levels {
     /// much came since.
     pub(crate) fn wants_saving(&self) -> bool {
         let Unsaved { files, boundary } = self.unsaved;
+        if self.awaits_past {
+            return false;
+        }
         files >= MOST_UNSAVED || (boundary && self.under_way.is_empty())
     }
 
     /// Whether anything is not saved.
     pub(crate) fn is_unsaved(&self) -> bool {
-        self.unsaved != Unsaved::default()
+        !self.awaits_past && self.unsaved != Unsaved::default()
     }
 
     /// Everything is saved.

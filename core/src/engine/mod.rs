@@ -2,6 +2,8 @@
 
 mod adopt;
 mod anchor;
+mod backoff;
+mod bridge;
 mod budget;
 mod capture;
 mod checkpoint;
@@ -18,6 +20,7 @@ mod past;
 mod plain;
 mod prove;
 mod remote;
+mod seek;
 mod session;
 mod ship;
 mod sizes;

@@ -9,23 +9,24 @@ use std::time::Duration;
 
 use super::adopt;
 use super::anchor::{Anchor, Permission, RemoteHead, anchor, permitted};
+use super::bridge::{Fetched, Splice, before, bridge, drop_stored, queue_of};
 use super::budget::Room;
 use super::capture::{Batch, Body, Capture, Captured, Rebase, Turn};
 use super::encode::{FileMeta, Seen};
 use super::image::ImageJob;
-use super::levels::Levels;
+use super::levels::{Earlier, Levels};
 use super::past::Past;
-use super::remote::{Remote, header_of};
+use super::remote::Remote;
 use super::ship::blocking;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Mark, Tracking, WalSpan};
-use crate::manifest::{FileEntry, FileKey};
+use crate::ltx::{Mark, WalSpan};
+use crate::manifest::FileEntry;
 use crate::sqlite::{AttachOptions, Side, Source, View};
 use crate::state::{Head, PageTable, Place, Proof, Saved, Spool, StateDir};
 use crate::store::Store;
 use crate::types::{
-    DatabaseName, DatabaseSum, Lineage, Position, StreamId, Timestamp, Txid, TxidRange,
+    DatabaseName, DatabaseSum, Epoch, Position, StreamId, Timestamp, Txid, TxidRange,
 };
 use crate::wal::WalCursor;
 
@@ -57,10 +58,11 @@ pub(super) struct Opened {
     pub(super) durable: Option<Txid>,
     /// The newest snapshot that the store has, and when it was made.
     pub(super) snapshot: Option<(Txid, Timestamp)>,
-    /// What the store has and its index does not name.
+    /// Files in the store that its index does not name.
     pub(super) unnamed: Vec<FileEntry>,
-    /// The state that this run goes on from; nothing where the chain begins, or begins anew.
-    resumed: Option<Position>,
+    /// The state that this run goes on from, whose periods of merged files are not known yet; nothing where the
+    /// chain begins, or begins anew.
+    pub(super) resumed: Option<Position>,
 }
 
 /// The saved state, the page table and the spool, before anything is attached.
@@ -102,83 +104,152 @@ impl Disk {
     }
 }
 
-/// Attaches and finds the place in the chain. `stream` is who we are; `remote` what the store has.
-pub(super) async fn open(
-    options: OpenOptions,
-    disk: Disk,
-    store: Arc<dyn Store>,
-    remote: Option<Remote>,
-    stream: StreamId,
-    clock: Clock,
-) -> Result<Opened> {
-    let (dir, scratch) = (disk.dir.clone(), disk.dir.scratch().to_owned());
-    let remote = remote.map(Arc::new);
-    let mut files = Vec::new();
-    if let Some(remote) = &remote {
-        for entry in ours_behind(&disk, remote) {
-            files.push((entry.key, remote.fetch(&*store, &entry, &scratch).await?));
-        }
-    }
-    let (history, directory) = (remote.clone(), scratch.clone());
-    let mut opened = blocking(move || {
-        let source = Source::attach(&options.path, &options.attach)?;
-        let opening = Opening {
-            options,
-            disk,
-            remote,
-            stream,
-            scratch,
-            now: clock.now(),
-            source,
-            clock,
-            rewind: None,
-        };
-        opening.run(files)
-    })
-    .await?;
-    if let Some(at) = opened.resumed {
-        let past = Past {
-            store: &*store,
-            remote: history.as_deref(),
-            dir,
-            scratch: &directory,
-            lineage: opened.capture.stream.lineage,
-            page_size: opened.capture.place.page_size,
-        };
-        let periods = past.periods(at, &opened.capture.spool).await?;
-        opened.capture.levels.resume(&periods);
-        if !periods.saved {
-            return blocking(move || {
-                opened.capture.save_levels_if_due();
-                Ok(opened)
-            })
-            .await;
-        }
-    }
-    Ok(opened)
+/// What the owner of a stream found in the store.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Who we are.
+    pub(super) stream: StreamId,
+    /// The history; nothing where there is none.
+    pub(super) remote: Option<Arc<Remote>>,
+    /// What our own earlier runs stored and did not note, oldest first.
+    pub(super) files: Vec<Fetched>,
 }
 
-/// Files behind the saved state that our own last run stored: it died before it noted them.
-fn ours_behind(disk: &Disk, remote: &Remote) -> Vec<FileEntry> {
-    let Some(saved) = disk.saved() else {
-        return Vec::new();
+/// Attaches, unless `source` is attached already, and finds the place in the chain. Blocks.
+pub(super) fn open(
+    options: OpenOptions,
+    disk: Disk,
+    source: Option<Source>,
+    found: Found,
+    clock: Clock,
+) -> Result<Opened> {
+    let source = match source {
+        Some(source) => source,
+        None => Source::attach(&options.path, &options.attach)?,
     };
-    let mut at = saved.place.txid;
-    let mut files = Vec::new();
-    for entry in &remote.behind {
-        let ours = entry
-            .stream
-            .zip(saved.stream())
-            .is_some_and(|(theirs, ours)| {
-                theirs.lineage == ours.lineage && theirs.epoch <= ours.epoch
-            });
-        if !ours || entry.range().min() != at.next() {
-            break;
-        }
-        at = entry.max();
-        files.push(entry.clone());
+    let opening = Opening {
+        options,
+        scratch: disk.dir.scratch().to_owned(),
+        dir: disk.dir,
+        table: disk.table,
+        spool: disk.spool,
+        remote: found.remote,
+        now: clock.now(),
+        source,
+        clock,
+        rewind: None,
+        held: None,
+        splice: None,
+    };
+    opening.run(found.stream, found.files)
+}
+
+/// Goes on from the saved state before the store has answered: what is captured waits in the spool. Nothing,
+/// and `source` is let go, where the saved state alone does not suffice. Blocks.
+pub(super) fn open_here(
+    options: OpenOptions,
+    disk: Disk,
+    source: Source,
+    clock: Clock,
+) -> Result<Option<Opened>> {
+    let opening = Opening {
+        options,
+        scratch: disk.dir.scratch().to_owned(),
+        dir: disk.dir,
+        table: disk.table,
+        spool: disk.spool,
+        remote: None,
+        now: clock.now(),
+        source,
+        clock,
+        rewind: None,
+        held: None,
+        splice: None,
+    };
+    opening.run_here()
+}
+
+/// Finds the place in the chain of what `capture` has followed until now. `queue` is what it captured, all of it
+/// in the spool; `earlier` the periods before it began. Blocks.
+pub(super) fn reopen(
+    options: OpenOptions,
+    mut capture: Capture,
+    queue: VecDeque<Batch>,
+    found: Found,
+    earlier: Option<Earlier>,
+) -> Result<Opened> {
+    if let Some(earlier) = earlier {
+        capture.levels.resume(&earlier);
     }
-    files
+    let held = Held {
+        captured: capture.captured,
+        at: capture.place.txid,
+        levels: capture.levels,
+        queue,
+    };
+    let opening = Opening {
+        options,
+        scratch: capture.scratch,
+        dir: capture.dir,
+        table: capture.table,
+        spool: capture.spool,
+        remote: found.remote,
+        now: capture.clock.now(),
+        source: capture.source,
+        clock: capture.clock,
+        rewind: None,
+        held: Some(held),
+        splice: None,
+    };
+    opening.run(found.stream, found.files)
+}
+
+/// Finds out what changed since the boundaries of merged files before `opened` went on. Errors: those of the
+/// store.
+pub(super) async fn with_past(
+    mut opened: Opened,
+    store: &dyn Store,
+    remote: Option<&Remote>,
+) -> Result<Opened> {
+    let Some(at) = opened.resumed.take() else {
+        return Ok(opened);
+    };
+    let past = Past {
+        store,
+        remote,
+        dir: opened.capture.dir.clone(),
+        scratch: &opened.capture.scratch.clone(),
+        lineage: opened.capture.stream.lineage,
+        page_size: opened.capture.place.page_size,
+    };
+    let periods = past.periods(at, &opened.capture.spool).await?;
+    opened.capture.levels.resume(&periods);
+    if periods.saved {
+        return Ok(opened);
+    }
+    blocking(move || {
+        opened.capture.save_levels_if_due();
+        Ok(opened)
+    })
+    .await
+}
+
+/// What was captured before the store answered.
+struct Held {
+    /// Up to here, without a gap.
+    captured: Captured,
+    /// Its last transaction.
+    at: Txid,
+    levels: Levels,
+    queue: VecDeque<Batch>,
+}
+
+/// Where a saved state leads.
+enum Way {
+    /// The database goes on from it: captured up to here, or not provably, and why.
+    On(Captured, Option<Rebase>),
+    /// Every page must be stored again.
+    Base(&'static str),
 }
 
 /// Whether files lead to the state that is captured first, as far as merged files care.
@@ -192,36 +263,77 @@ enum Chain {
 
 struct Opening {
     options: OpenOptions,
-    disk: Disk,
+    dir: Arc<StateDir>,
+    table: PageTable,
+    spool: Spool,
     remote: Option<Arc<Remote>>,
-    stream: StreamId,
     now: Timestamp,
     scratch: PathBuf,
     source: Source,
     clock: Clock,
     /// The head that a base goes on from, until it is stored.
     rewind: Option<Head>,
+    held: Option<Held>,
+    splice: Option<Splice>,
 }
 
 impl Opening {
-    fn run(mut self, files: Vec<(FileKey, File)>) -> Result<Opened> {
-        let proof = self.disk.table.prove()?;
+    fn run(mut self, stream: StreamId, mut files: Vec<Fetched>) -> Result<Opened> {
+        // Whoever captured with it has proven it.
+        let proof = match self.held {
+            Some(_) => Proof::Proven,
+            None => self.table.prove()?,
+        };
         if proof == Proof::Proven {
-            self.follow(files)?;
+            self.follow_spool()?;
+            if self.spool.front().is_none() {
+                self.follow_stored(&mut files)?;
+            }
         }
         let head = self.head();
-        let bridged = self.spool_bridges(head.as_ref())?;
-        let saved = self.disk.saved().cloned();
-        let anchor = anchor(saved.as_ref(), bridged, head.as_ref());
-        tracing::debug!(name = %self.options.name, ?anchor, ?proof, "found the place in the chain");
+        let saved = self.table.saved().cloned();
+        let place = saved.as_ref().map(|saved| saved.place);
+        let (spooled, splice) = bridge(&self.spool, place.as_ref(), head.as_ref(), &mut files)?;
+        self.splice = splice;
+        let anchor = anchor(saved.as_ref(), spooled, head.as_ref());
+        tracing::debug!(name = %self.options.name, ?anchor, ?spooled, ?proof, "found the place in the chain");
         if self.options.permission.new_chain && head.is_some() {
-            return self.new_chain(head);
+            return self.new_chain(stream, head);
         }
         match (anchor, saved) {
-            (Anchor::Resume, Some(saved)) => self.resume(saved, proof),
-            (Anchor::Base, Some(saved)) => self.base_over(&saved, "state_lost"),
-            (Anchor::Fresh, _) => self.fresh(),
-            (Anchor::Compare | Anchor::Resume | Anchor::Base, _) => self.compare(head),
+            (Anchor::Resume, Some(saved)) => match self.resume(&saved, proof)? {
+                Way::On(captured, rebase) => {
+                    self.finish(Some(stream), captured, rebase, Chain::GoesOn)
+                }
+                Way::Base(reason) => self.base_over(stream, &saved, reason),
+            },
+            (Anchor::Base, Some(saved)) => self.base_over(stream, &saved, "state_lost"),
+            (Anchor::Fresh, _) => self.fresh(stream),
+            (Anchor::Compare | Anchor::Resume | Anchor::Base, _) => self.compare(stream, head),
+        }
+    }
+
+    fn run_here(mut self) -> Result<Option<Opened>> {
+        let proof = self.table.prove()?;
+        if proof == Proof::Proven {
+            self.follow_spool()?;
+        }
+        let Some(saved) = self.table.saved().cloned() else {
+            return Ok(None);
+        };
+        if self
+            .spool
+            .last()
+            .is_some_and(|last| last != saved.place.txid)
+        {
+            return Ok(None);
+        }
+        match self.resume(&saved, proof)? {
+            Way::On(captured, rebase) => {
+                let opened = self.finish(None, captured, rebase, Chain::GoesOn);
+                opened.map(Some)
+            }
+            Way::Base(_) => Ok(None),
         }
     }
 
@@ -233,121 +345,98 @@ impl Opening {
         *self.source.view()
     }
 
-    /// Whether what the spool holds behind the head leads from exactly the head's state to the saved one.
-    /// What the store has already is removed from it.
-    fn spool_bridges(&mut self, head: Option<&RemoteHead>) -> Result<bool> {
-        let spool = &mut self.disk.spool;
-        drop_stored(spool, head.map(|head| head.txid))?;
-        let (Some(front), Some(saved)) = (spool.front(), self.disk.table.saved()) else {
-            return Ok(false);
-        };
-        let header = header_of(
-            &mut spool.open_file(&front)?,
-            FileKey::incremental(front.range),
-        )?;
-        let joins = head.is_none_or(|head| {
-            let pre = match header.tracking {
-                Tracking::Tracked { pre_apply } => pre_apply,
-                Tracking::Untracked => None,
-            };
-            let same_state = pre
-                .zip(head.sum)
-                .is_none_or(|(pre, sum)| pre == sum.checksum);
-            front.range.min() == head.txid.next() && same_state
-        });
-        Ok(joins && spool.last() == Some(saved.place.txid))
-    }
-
     /// Every page, behind both the head and what is saved.
-    fn base_over(self, saved: &Saved, reason: &'static str) -> Result<Opened> {
+    fn base_over(self, stream: StreamId, saved: &Saved, reason: &'static str) -> Result<Opened> {
         let head = self.head();
         let after = head.map_or(saved.place.txid, |head| head.txid);
         let before = head.map_or(Some(saved.place.sum), |head| head.sum);
-        self.base(after, after.max(saved.place.txid), before, reason)
+        self.base(stream, after, after.max(saved.place.txid), before, reason)
     }
 
-    /// Moves the page table over files that are in the chain already: stored, or spooled by a run that
-    /// died before it noted them.
-    fn follow(&mut self, stored: Vec<(FileKey, File)>) -> Result<()> {
-        let Some(saved) = self.disk.saved().cloned() else {
-            return Ok(());
-        };
-        let mut place = saved.place;
-        let spooled: Vec<_> = self.disk.spool.files().copied().collect();
+    /// Moves the page table over files that a run spooled and died before it noted them.
+    fn follow_spool(&mut self) -> Result<()> {
+        let spooled: Vec<_> = self.spool.files().copied().collect();
         for file in &spooled {
+            let Some(place) = self.table.saved().map(|saved| saved.place) else {
+                return Ok(());
+            };
             if file.range.max() <= place.txid {
                 continue;
             }
-            let followed = self.disk.spool.open_file(file).and_then(|reader| {
-                adopt::follow(
-                    &mut self.disk.table,
-                    &place,
-                    reader,
-                    self.source.wal()?,
-                    &self.scratch,
-                )
-            });
-            match followed {
-                Ok(reached) => place = reached,
-                Err(error) => {
-                    tracing::warn!(range = %file.range, %error, "the spool breaks off");
-                    self.disk.spool.break_off(Some(place.txid))?;
-                    break;
-                }
-            }
-        }
-        for (key, file) in stored {
-            match adopt::follow(
-                &mut self.disk.table,
-                &place,
-                file,
-                self.source.wal()?,
-                &self.scratch,
-            ) {
-                Ok(reached) => place = reached,
-                Err(error) => {
-                    tracing::warn!(%key, %error, "a file of our own does not continue our state");
-                    break;
-                }
+            let followed = self
+                .spool
+                .open_file(file)
+                .and_then(|reader| self.follow(&place, reader));
+            if let Err(error) = followed {
+                tracing::warn!(range = %file.range, %error, "the spool breaks off");
+                return self.spool.break_off(Some(place.txid));
             }
         }
         Ok(())
     }
 
-    /// The saved state is the chain's. The WAL proves that the database continues it, or else a
-    /// comparison of every page.
-    fn resume(mut self, saved: Saved, proof: Proof) -> Result<Opened> {
+    /// The same for files that it stored.
+    fn follow_stored(&mut self, files: &mut [Fetched]) -> Result<()> {
+        for (key, file) in files {
+            let Some(place) = self.table.saved().map(|saved| saved.place) else {
+                return Ok(());
+            };
+            let reader = file.try_clone().map_err(|error| Error::io(*key, error))?;
+            if let Err(error) = self.follow(&place, reader) {
+                tracing::warn!(%key, %error, "a file of our own does not continue our state");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, place: &Place, file: File) -> Result<()> {
+        let wal = self.source.wal()?;
+        adopt::follow(&mut self.table, place, file, wal, &self.scratch).map(drop)
+    }
+
+    /// The saved state is the chain's. What was captured until now, or the WAL, proves that the database
+    /// continues it, or else a comparison of every page.
+    fn resume(&mut self, saved: &Saved, proof: Proof) -> Result<Way> {
         let view = self.view();
         let place = saved.place;
         if view.page_size != place.page_size {
-            return self.base_over(&saved, "page_size");
+            return Ok(Way::Base("page_size"));
         }
         if proof != Proof::Proven {
-            let (fill, sum) = fill(&mut self.source, &self.disk.table)?;
-            let ahead = self.disk.spool.last().is_some_and(|last| last > place.txid);
+            let (fill, sum) = fill(&mut self.source, &self.table)?;
+            let ahead = self.spool.last().is_some_and(|last| last > place.txid);
             if sum != place.sum || view.page_count != place.page_count || ahead {
-                return self.base_over(&saved, "table_lost");
+                return Ok(Way::Base("table_lost"));
             }
             let place = Place {
                 wal: captured_place(&view),
                 ..place
             };
-            self.disk.table.install(fill, Saved { place, ..saved })?;
-            return self.finish(Captured::of(&view), None, Chain::GoesOn);
+            self.table.install(
+                fill,
+                Saved {
+                    place,
+                    ..saved.clone()
+                },
+            )?;
+            return Ok(Way::On(Captured::of(&view), None));
         }
         if self.options.prefer_base {
-            return self.base_over(&saved, "spool_full");
+            return Ok(Way::Base("spool_full"));
         }
-        match self.proven_by_wal(&place, &view)? {
-            Some(captured) => self.finish(captured, None, Chain::GoesOn),
-            None => {
-                let why = Rebase {
-                    reason: "wal_restarted",
-                    message: "the WAL was restarted while nobody watched".to_owned(),
-                };
-                self.finish(Captured::of(&view), Some(why), Chain::GoesOn)
-            }
+        // Invariant 2: nothing was missed since.
+        if let Some(held) = self.held.as_ref().filter(|held| held.at == place.txid) {
+            return Ok(Way::On(held.captured, None));
         }
+        if let Some(captured) = self.proven_by_wal(&place, &view)? {
+            return Ok(Way::On(captured, None));
+        }
+        let why = Rebase {
+            reason: "wal_restarted",
+            message: "the WAL was restarted while nobody watched".to_owned(),
+        };
+        Ok(Way::On(Captured::of(&view), Some(why)))
     }
 
     /// The place in the WAL from which the database provably continues the saved state.
@@ -374,72 +463,67 @@ impl Opening {
     }
 
     /// Nothing is known: the content alone decides.
-    fn compare(mut self, head: Option<RemoteHead>) -> Result<Opened> {
+    fn compare(mut self, stream: StreamId, head: Option<RemoteHead>) -> Result<Opened> {
         let Some(head) = head else {
-            return self.fresh();
+            return self.fresh(stream);
         };
         let view = self.view();
-        let (fill, sum) = fill(&mut self.source, &self.disk.table)?;
-        let lineage = head
-            .stream
-            .map_or(self.stream.lineage, |stream| stream.lineage);
+        let (fill, sum) = fill(&mut self.source, &self.table)?;
+        let lineage = head.stream.map_or(stream.lineage, |theirs| theirs.lineage);
         if head.sum == Some(sum) {
             let place = place_at(&view, head.txid, sum);
-            self.disk
-                .table
-                .install(fill, self.saved_as(lineage, place))?;
-            self.disk.spool.break_off(None)?;
-            return self.finish(Captured::of(&view), None, Chain::GoesOn);
+            let stream = StreamId { lineage, ..stream };
+            self.table.install(fill, saved_as(stream, place))?;
+            self.spool.break_off(None)?;
+            return self.finish(Some(stream), Captured::of(&view), None, Chain::GoesOn);
         }
         drop(fill);
         permitted(self.options.permission, &head, &self.options.name)?;
-        self.base(head.txid, head.txid, head.sum, "adopted")
+        self.base(stream, head.txid, head.txid, head.sum, "adopted")
     }
 
-    fn new_chain(self, head: Option<RemoteHead>) -> Result<Opened> {
+    fn new_chain(self, stream: StreamId, head: Option<RemoteHead>) -> Result<Opened> {
         let Some(head) = head else {
-            return self.fresh();
+            return self.fresh(stream);
         };
-        self.base(head.txid, head.txid, head.sum, "new_chain")
+        self.base(stream, head.txid, head.txid, head.sum, "new_chain")
     }
 
     /// TXID 1 is the database as it is.
-    fn fresh(mut self) -> Result<Opened> {
+    fn fresh(mut self, stream: StreamId) -> Result<Opened> {
         let view = self.view();
-        let (fill, sum) = fill(&mut self.source, &self.disk.table)?;
-        self.disk.spool.break_off(None)?;
-        let saved = self.saved_as(self.stream.lineage, place_at(&view, Txid::FIRST, sum));
-        self.disk.table.install(fill, saved)?;
-        self.finish(Captured::of(&view), None, Chain::Begins)
+        let (fill, sum) = fill(&mut self.source, &self.table)?;
+        self.spool.break_off(None)?;
+        let saved = saved_as(stream, place_at(&view, Txid::FIRST, sum));
+        self.table.install(fill, saved)?;
+        self.finish(Some(stream), Captured::of(&view), None, Chain::Begins)
     }
 
     /// Every page goes into one file behind `after`, up to and with the TXID behind `last`.
     fn base(
         mut self,
+        stream: StreamId,
         after: Txid,
         last: Txid,
         before: Option<DatabaseSum>,
         reason: &'static str,
     ) -> Result<Opened> {
         let view = self.view();
-        let (fill, sum) = fill(&mut self.source, &self.disk.table)?;
+        let (fill, sum) = fill(&mut self.source, &self.table)?;
         let range = TxidRange::new(after.next(), last.next())
             .ok_or_else(|| Error::new(ErrorKind::Internal, "a base before the head"))?;
         let place = place_at(&view, range.max(), sum);
-        let lineage = self.stream.lineage;
         self.rewind =
             self.head()
                 .map(|RemoteHead { txid, stream, sum }| Head { txid, stream, sum });
         // Files of the old chain lead nowhere any more: the base holds everything.
-        self.disk.spool.break_off(None)?;
-        self.disk
-            .table
-            .install(fill, self.saved_as(lineage, place))?;
+        self.spool.break_off(None)?;
+        self.table.install(fill, saved_as(stream, place))?;
         let meta = FileMeta {
             range,
             page_size: view.page_size,
             count: view.page_count,
-            stream: self.stream,
+            stream,
             wal: Some(WalSpan {
                 offset: 32,
                 size: 0,
@@ -468,65 +552,79 @@ impl Opening {
             boundary: true,
             sending: false,
         };
-        let mut opened = self.finish(Captured::of(&view), None, Chain::Begins)?;
+        let mut opened = self.finish(Some(stream), Captured::of(&view), None, Chain::Begins)?;
         opened.capture.jobs.insert(0, job);
         opened.queue.push_back(batch);
         Ok(opened)
     }
 
-    fn saved_as(&self, lineage: Lineage, place: Place) -> Saved {
-        Saved {
-            lineage,
-            epoch: Some(self.stream.epoch),
-            place,
-            restored_head: None,
-            rewind_from: None,
-            last_snapshot: None,
-        }
-    }
-
-    /// The running capture, at the saved state; `rebase` compares and re-anchors first.
+    /// The running capture, at the saved state; `rebase` compares and re-anchors first. Without a lease nothing
+    /// that later decisions need changes in the saved state (invariant 14).
     fn finish(
         mut self,
+        stream: Option<StreamId>,
         captured: Captured,
         rebase: Option<Rebase>,
         chain: Chain,
     ) -> Result<Opened> {
-        let (stream, rewind) = (self.stream, self.rewind);
-        self.disk.table.update(|saved| {
-            saved.epoch = Some(stream.epoch);
-            saved.restored_head = None;
-            saved.rewind_from = rewind;
-        })?;
-        let Some(saved) = self.disk.saved().cloned() else {
+        if let Some(stream) = stream {
+            let rewind = self.rewind;
+            self.table.update(|saved| {
+                saved.epoch = Some(stream.epoch);
+                saved.restored_head = None;
+                saved.rewind_from = rewind;
+            })?;
+        }
+        let Some(saved) = self.table.saved().cloned() else {
             return Err(Error::new(ErrorKind::Internal, "no state after opening"));
         };
-        let stored = self.remote.as_deref().map(Remote::txid);
-        let queue = queue_of(&mut self.disk.spool, stored)?;
+        let writer = StreamId {
+            lineage: saved.lineage,
+            // What waits for the lease is stored under its epoch.
+            epoch: stream
+                .map_or(saved.epoch, |stream| Some(stream.epoch))
+                .unwrap_or(Epoch::FIRST),
+        };
+        let stored = match stream {
+            Some(_) => self.remote.as_deref().map(Remote::txid),
+            None => None,
+        };
+        let durable = match stream {
+            Some(_) => stored,
+            None => before(&self.spool).or(Some(saved.place.txid)),
+        };
         let at = Position {
             txid: saved.place.txid,
             sum: saved.place.sum,
         };
+        let held = self
+            .held
+            .filter(|held| held.at == at.txid && chain == Chain::GoesOn);
+        let (known, levels) = held.map(|held| (held.queue, held.levels)).unzip();
+        let known = known.unwrap_or_default();
+        let resumed = (chain == Chain::GoesOn && levels.is_none()).then_some(at);
+        let levels = levels.unwrap_or_else(|| match chain {
+            Chain::GoesOn => Levels::going_on(at),
+            Chain::Begins => Levels::new(at),
+        });
+        let node = writer.to_node_id();
+        let mut queue = queue_of(&mut self.spool, stored, node, self.splice, known)?;
         let mut capture = Capture {
-            levels: Levels::new(at),
-            dir: self.disk.dir,
+            levels,
+            dir: self.dir,
             source: self.source,
-            table: self.disk.table,
-            spool: self.disk.spool,
+            table: self.table,
+            spool: self.spool,
             jobs: Vec::new(),
             place: saved.place,
             captured,
-            stream: StreamId {
-                lineage: saved.lineage,
-                epoch: stream.epoch,
-            },
+            stream: writer,
             tracked: self.options.tracked,
             interval: self.options.interval,
             scratch: self.scratch,
             clock: self.clock,
             abandoned: None,
         };
-        let mut queue = queue;
         let ends = Captured::of(capture.source.view()).place();
         if rebase.is_none() && captured.place() != ends {
             // From here on the resting transaction is the captured state, which nothing can take away.
@@ -540,22 +638,32 @@ impl Opening {
             let view = *capture.source.view();
             queue.extend(capture.rebase_here(&view, why, self.now)?);
         }
-        capture.spool.drop_strays()?;
+        if stream.is_some() {
+            capture.spool.drop_strays()?;
+        }
         let needs_base = self.remote.as_ref().is_none_or(|remote| !remote.has_start);
         let snapshot = self.remote.as_deref().and_then(Remote::snapshot);
+        let unnamed = self.remote.as_deref().map(Remote::unnamed);
         Ok(Opened {
             capture,
             queue,
             needs_base,
-            durable: stored,
+            durable,
             snapshot,
-            unnamed: self
-                .remote
-                .as_deref()
-                .map(Remote::unnamed)
-                .unwrap_or_default(),
-            resumed: (chain == Chain::GoesOn).then_some(at),
+            unnamed: unnamed.unwrap_or_default(),
+            resumed,
         })
+    }
+}
+
+fn saved_as(stream: StreamId, place: Place) -> Saved {
+    Saved {
+        lineage: stream.lineage,
+        epoch: Some(stream.epoch),
+        place,
+        restored_head: None,
+        rewind_from: None,
+        last_snapshot: None,
     }
 }
 
@@ -567,49 +675,6 @@ fn explain(reason: &str) -> &'static str {
         "new_chain" => "a new history begins as asked",
         _ => "the local state does not fit the bucket; every page is stored again",
     }
-}
-
-/// The spool as batches; what the store has already is removed from it.
-fn queue_of(spool: &mut Spool, stored: Option<Txid>) -> Result<VecDeque<Batch>> {
-    drop_stored(spool, stored)?;
-    let files: Vec<_> = spool.files().copied().collect();
-    files
-        .into_iter()
-        .map(|file| {
-            let header = header_of(
-                &mut spool.open_file(&file)?,
-                FileKey::incremental(file.range),
-            )?;
-            let first = header.timestamp.plus_millis(-i64::from(header.span_ms));
-            let seen = Seen {
-                first,
-                last: header.timestamp,
-            };
-            let body = Body::Spooled(file);
-            Ok(Batch {
-                header,
-                post: None,
-                frames: 0,
-                pages: 0,
-                seen,
-                body,
-                rebase: None,
-                // Whether an image ends here is not known any more.
-                boundary: true,
-                sending: false,
-            })
-        })
-        .collect()
-}
-
-fn drop_stored(spool: &mut Spool, stored: Option<Txid>) -> Result<()> {
-    while let Some(file) = spool.front() {
-        if stored.is_none_or(|stored| file.range.max() > stored) {
-            break;
-        }
-        spool.stored(file.range)?;
-    }
-    Ok(())
 }
 
 fn captured_place(view: &View) -> Option<crate::state::WalPlace> {

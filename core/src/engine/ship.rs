@@ -12,7 +12,7 @@ use super::image::Piece;
 use super::join::{self, Joined, Part, join};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Lease;
-use crate::ltx::{Decoder, HEADER_BYTES, Header};
+use crate::ltx::{Decoder, HEADER_BYTES, Header, Outline, Reheaded};
 use crate::store::{Put, PutOutcome, Store};
 
 /// The bytes to send.
@@ -20,7 +20,7 @@ use crate::store::{Put, PutOutcome, Store};
 pub(super) enum Bytestream {
     /// All at hand.
     Memory(Bytes),
-    /// In the spool, `size` bytes.
+    /// In the spool, `size` bytes, under the header of whoever captured it.
     File { path: PathBuf, size: u64 },
     /// Several captured files, to be joined to one.
     Parts { parts: Vec<Part>, scratch: PathBuf },
@@ -69,7 +69,7 @@ pub(super) struct Shipped {
     pub(super) joined: Option<Box<Joined>>,
 }
 
-/// Stores the file with `header` at `key`; it is ours and durable when this returns. Errors: Fenced if
+/// Stores the file at `key` under `header`; it is ours and durable when this returns. Errors: Fenced if
 /// another file is there already or another writer owns the stream; Cancelled if an image was given up.
 pub(super) async fn ship(
     target: Target,
@@ -82,10 +82,10 @@ pub(super) async fn ship(
     match body {
         Bytestream::Memory(bytes) => whole(&target, &key, bytes, put).await,
         Bytestream::File { path, size } => {
-            let file = open(path.clone()).await?;
+            let file = open(path.clone(), size, header).await?;
             if size <= part as u64 {
                 check_file(path).await?;
-                let bytes = read(file, 0, size).await?;
+                let bytes = file.read(0, size).await?;
                 return whole(&target, &key, bytes, put).await;
             }
             // It is checked while it is sent, and does not become an object before.
@@ -94,19 +94,19 @@ pub(super) async fn ship(
                 let died = |_| Error::new(ErrorKind::Internal, "the check of a file died");
                 checked.await.map_err(died)?
             };
-            from_file(&target, &key, file, size, part, put, checked).await
+            from_file(&target, &key, file, part, put, checked).await
         }
         Bytestream::Parts { parts, scratch } => {
-            let (joined, body) = blocking(move || join(&parts, &scratch)).await?;
+            let (joined, body) = blocking(move || join(&parts, &scratch, &header)).await?;
             let shipped = match body {
                 join::Bytestream::Memory(bytes) => whole(&target, &key, bytes, put).await?,
                 join::Bytestream::File(file, size) => {
-                    let (file, checked) = (Arc::new(file), async { Ok(()) });
+                    let file = Local::new(file, size);
                     if size <= part as u64 {
-                        let bytes = read(file, 0, size).await?;
+                        let bytes = file.read(0, size).await?;
                         whole(&target, &key, bytes, put).await?
                     } else {
-                        from_file(&target, &key, file, size, part, put, checked).await?
+                        from_file(&target, &key, file, part, put, async { Ok(()) }).await?
                     }
                 }
             };
@@ -119,14 +119,55 @@ pub(super) async fn ship(
     }
 }
 
-async fn open(path: PathBuf) -> Result<Arc<File>> {
+/// A file on this machine, as it is to be stored.
+#[derive(Debug, Clone)]
+struct Local {
+    file: Arc<File>,
+    size: u64,
+    /// What differs from the bytes on the disk, where another run captured them.
+    other: Option<Arc<Reheaded>>,
+}
+
+impl Local {
+    fn new(file: File, size: u64) -> Self {
+        Self {
+            file: Arc::new(file),
+            size,
+            other: None,
+        }
+    }
+
+    async fn read(&self, offset: u64, length: u64) -> Result<Bytes> {
+        let Self { file, other, .. } = self.clone();
+        blocking(move || {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+            file.read_exact_at(&mut bytes, offset)
+                .map_err(|error| Error::io("spooled file", error))?;
+            if let Some(other) = other {
+                other.lay_over(offset, &mut bytes);
+            }
+            Ok(bytes.into())
+        })
+        .await
+    }
+}
+
+/// Opens a file of the spool, to be stored under `header`.
+async fn open(path: PathBuf, size: u64, header: Header) -> Result<Local> {
     blocking(move || {
-        let file = File::open(&path);
-        let gone = |error| {
-            let error = Error::io(path.display(), error);
-            Error::new(ErrorKind::Corrupt, format!("the spool is damaged: {error}"))
+        let damaged =
+            |error: Error| Error::new(ErrorKind::Corrupt, format!("the spool is damaged: {error}"));
+        let file = File::open(&path).map_err(|error| damaged(Error::io(path.display(), error)))?;
+        let outline = Outline::read(&file, |_| {});
+        let outline = outline.map_err(|error| damaged(Error::from(error).on(path.display())))?;
+        let other = match outline.header == header {
+            true => None,
+            false => Some(Arc::new(outline.under(&header)?)),
         };
-        file.map(Arc::new).map_err(gone)
+        Ok(Local {
+            other,
+            ..Local::new(file, size)
+        })
     })
     .await
 }
@@ -207,16 +248,6 @@ pub(super) fn verify(reader: impl std::io::Read) -> Result<()> {
     Ok(())
 }
 
-async fn read(file: Arc<File>, offset: u64, length: u64) -> Result<Bytes> {
-    blocking(move || {
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
-        file.read_exact_at(&mut bytes, offset)
-            .map_err(|error| Error::io("spooled file", error))?;
-        Ok(bytes.into())
-    })
-    .await
-}
-
 /// Runs what blocks away from the runtime's thread.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -235,20 +266,18 @@ pub(super) async fn blocking<T: Send + 'static>(
 async fn from_file(
     target: &Target,
     key: &str,
-    file: Arc<File>,
-    size: u64,
+    file: Local,
     part: usize,
     put: Put,
     checked: impl Future<Output = Result<()>>,
 ) -> Result<Shipped> {
+    let size = file.size;
     let mut upload = target.lease.begin_upload(key, put.clone()).await?;
     let sent = async {
         let mut offset = 0;
         while offset < size {
             let length = (size - offset).min(part as u64);
-            upload
-                .part(read(file.clone(), offset, length).await?)
-                .await?;
+            upload.part(file.read(offset, length).await?).await?;
             offset += length;
         }
         checked.await?;
@@ -262,7 +291,7 @@ async fn from_file(
             joined: None,
         }),
         Ok(PutOutcome::Refused { .. }) => {
-            let same = equals_file(&*target.store, key, file, size, part).await?;
+            let same = equals_file(&*target.store, key, &file, part).await?;
             abandon(upload).await;
             target.lease.confirm().await?;
             if same {
@@ -289,25 +318,16 @@ async fn abandon(upload: Box<dyn crate::store::Upload>) {
     }
 }
 
-async fn equals_file(
-    store: &dyn Store,
-    key: &str,
-    file: Arc<File>,
-    size: u64,
-    part: usize,
-) -> Result<bool> {
-    if store
-        .head(key)
-        .await?
-        .is_none_or(|there| there.size != size)
-    {
+async fn equals_file(store: &dyn Store, key: &str, file: &Local, part: usize) -> Result<bool> {
+    let there = store.head(key).await?;
+    if there.is_none_or(|there| there.size != file.size) {
         return Ok(false);
     }
     let mut offset = 0;
-    while offset < size {
-        let end = (offset + part as u64).min(size);
+    while offset < file.size {
+        let end = (offset + part as u64).min(file.size);
         let there = store.get(key, Some(offset..end)).await?.bytes;
-        if there != read(file.clone(), offset, end - offset).await? {
+        if there != file.read(offset, end - offset).await? {
             return Ok(false);
         }
         offset = end;

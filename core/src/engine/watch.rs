@@ -190,6 +190,7 @@ impl Watch {
                 status,
                 lease: None,
                 spool_is_too_small: false,
+                looks_first: false,
                 stop_by: None,
             });
         }
@@ -298,7 +299,7 @@ async fn route(waker: &Waker, wakes: &HashMap<WatchId, mpsc::Sender<WakeKind>>) 
 
 /// Kinds of errors that nobody's waiting mends: wrong names, wrong files, wrong credentials, and another
 /// watcher on this machine.
-const LASTING: [&str; 6] = [
+pub(super) const LASTING: [&str; 6] = [
     ErrorKind::NotFound.name(),
     ErrorKind::Unsupported.name(),
     ErrorKind::Invalid.name(),
@@ -316,11 +317,9 @@ async fn all_unusable(handle: &WatchHandle) {
         .collect();
     for status in &mut statuses {
         let unusable = |status: &DatabaseStatus| {
-            let never_worked = status.txid.is_none();
-            let lasting = status
-                .error
-                .as_ref()
-                .is_some_and(|error| LASTING.contains(&error.kind));
+            let never_worked = status.lease.epoch.is_none();
+            let error = status.error.as_ref();
+            let lasting = error.is_some_and(|error| LASTING.contains(&error.kind));
             (never_worked && lasting) || status.state == DatabaseState::Fenced
         };
         if status.wait_for(unusable).await.is_err() {

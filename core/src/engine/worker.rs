@@ -5,29 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::anchor::{Permission, counts, permitted};
+use super::anchor::{Permission, RemoteHead, permitted};
 use super::budget::Budget;
 use super::capture::PART_BYTES;
 use super::control;
 use super::event::{Happening, WatchEvent};
-use super::open::{Disk, OpenOptions, Opened, open, sum_of};
+use super::open::{Disk, OpenOptions, Opened, open, open_here, sum_of, with_past};
 use super::remote::{Remote, header_of};
-use super::session::{Command, End, Policy, Session};
+use super::seek::{Answer, Search, Seeker};
+use super::session::{Command, End, Policy, Session, Standing};
 use super::ship::{Bytestream, Target, blocking, ship};
 use super::status::{DatabaseState, DatabaseStatus, StandingError};
-use super::tenure::{Bid, acquire};
 use super::watch::Until;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::{HolderId, Lease, LeasePolicy};
+use crate::ltx::Header;
 use crate::manifest::FileKey;
-use crate::sqlite::{AttachOptions, check_access};
+use crate::sqlite::{AttachOptions, Source, check_access};
 use crate::state::StateDir;
 use crate::store::{Layout, Put, Store};
-use crate::types::{DatabaseName, StreamId, Txid};
+use crate::types::{DatabaseName, Txid};
 use crate::wal::wake::{Armed, WakeKind, Waker, WatchId};
 
 /// First and last pause between two sessions that failed.
@@ -39,6 +40,8 @@ const FILE_POLL: Duration = Duration::from_millis(500);
 const HEADER: u64 = 100;
 /// A session that lived this long was no failure.
 const LONG_SESSION: Duration = Duration::from_secs(60);
+/// How long the store may take to answer before a database is captured without it.
+const HOLD: Duration = Duration::from_secs(2);
 /// The longest that giving the lease back may take.
 const RELEASE_TIME: Duration = Duration::from_secs(5);
 
@@ -106,6 +109,8 @@ pub(super) struct Context {
     pub(super) lease: Option<Arc<Lease>>,
     /// A batch did not fit into an empty spool: the next session streams what there is.
     pub(super) spool_is_too_small: bool,
+    /// Nothing is attached before the store has answered: capturing first led to nothing.
+    pub(super) looks_first: bool,
     /// When a stop must be over, once it was asked for.
     pub(super) stop_by: Option<Instant>,
 }
@@ -184,7 +189,33 @@ impl Context {
         }
     }
 
-    fn open_options(&self) -> OpenOptions {
+    /// Whether the database is attached before the store has answered.
+    fn captures_at_once(&self, disk: &Disk) -> bool {
+        let told = self.options.permission != Permission::default() || self.spool_is_too_small;
+        let looks_first = self.looks_first || told || self.options.until != Until::Stopped;
+        disk.saved().is_some() && !looks_first
+    }
+
+    /// The stream is ours and goes on from `txid`; what is there ends with `durable`.
+    pub(super) async fn owns(&mut self, lease: Arc<Lease>, txid: Txid, durable: Option<Txid>) {
+        // What was asked for is done, and remembered until its base is stored; asking again would begin
+        // another chain at each hiccup.
+        self.options.permission = Permission::default();
+        self.spool_is_too_small = false;
+        self.looks_first = false;
+        let stream = lease.stream_id();
+        self.status.send_modify(|status| {
+            status.txid = Some(txid);
+            status.durable_txid = durable;
+            status.lease.held = true;
+            status.lease.epoch = Some(stream.epoch.get());
+            status.lease.lineage = Some(stream.lineage);
+        });
+        self.lease = Some(lease);
+        self.recovered().await;
+    }
+
+    pub(super) fn open_options(&self) -> OpenOptions {
         let options = &self.options;
         OpenOptions {
             path: options.path.clone(),
@@ -223,6 +254,7 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
             // Also while it was opened: a rebase may be larger than the spool.
             Ok(End::Full(error)) | Err(error) if error.kind() == ErrorKind::Exhausted => {
                 context.failed(&error).await;
+                context.looks_first = true;
                 context
                     .status
                     .send_modify(|status| status.state = DatabaseState::Detached);
@@ -261,120 +293,123 @@ async fn session(context: &mut Context, dir: &mut Option<Arc<StateDir>>) -> Resu
         stop.cancelled().await;
         tokio::time::sleep(grace).await;
     };
-    let (lease, opened) = tokio::select! {
-        opened = begin(context, dir) => opened?,
+    let (standing, opened) = tokio::select! {
+        begun = begin(context, dir) => begun?,
         () = late => {
             let message = "stopped before the database was opened and its store looked at";
             return Err(Error::new(ErrorKind::NotDurable, message));
         }
     };
-    let policy = context.options.policy.clone();
-    let (id, waker) = (context.id, context.shared.waker.clone());
-    let end = Session::new(context, policy, lease, opened).run().await;
-    waker.remove(id);
-    end
-}
-
-/// Opens the database and takes the stream's lease.
-async fn begin(
-    context: &mut Context,
-    dir: &mut Option<Arc<StateDir>>,
-) -> Result<(Arc<Lease>, Opened)> {
-    let held = match dir {
-        Some(held) => held.clone(),
-        none => {
-            let path = context.options.path.clone();
-            require_file(&path)?;
-            let attach = context.options.attach;
-            let checked = path.clone();
-            blocking(move || check_access(&checked, &attach)).await?;
-            let held = blocking(move || StateDir::create_or_open(&path)).await?;
-            let (commands, status) = (context.own_commands.clone(), context.status.subscribe());
-            control::serve(&held, commands, status, context.stop.clone());
-            none.insert(Arc::new(held)).clone()
-        }
-    };
-    let limit = context.options.spool_limit;
-    let disk = blocking(move || Disk::open(held, limit)).await?;
-    let saved = disk.saved().cloned();
-    let at = saved.as_ref().map(|saved| saved.place.txid);
-    let store = context.shared.store.clone();
-    let remote = Remote::look(&*store, &context.layout, at).await?;
-    if let Some(remote) = &remote {
-        refuse_unknown(context, &disk, remote).await?;
-    }
-    let known = saved.as_ref().and_then(|saved| saved.stream());
-    let known = known.or(remote.as_ref().and_then(Remote::stream));
-    let lease = take_lease(context, &disk.dir, known).await?;
-    let stream = lease.stream_id();
-    // Only what is listed under the lease is all that there is.
-    let remote = Remote::look(&*store, &context.layout, at).await?;
-    let clock = context.shared.clock.clone();
-    let opened = open(context.open_options(), disk, store, remote, stream, clock).await?;
     let real = opened.capture.source.path().to_owned();
     if let Err(error) = context.shared.waker.add(context.id, &real).map(drop) {
         tracing::warn!(%error, "no events for this database: it is polled");
     }
-    // What was asked for is done, and remembered until its base is stored; asking again would begin
-    // another chain at each hiccup.
-    context.options.permission = Permission::default();
-    context.spool_is_too_small = false;
-    let txid = Some(opened.capture.place.txid);
-    context.status.send_modify(|status| {
-        status.txid = txid;
-        status.durable_txid = opened.durable;
-        status.lease.held = true;
-        status.lease.epoch = Some(stream.epoch.get());
-        status.lease.lineage = Some(stream.lineage);
-    });
-    context.tell(Happening::Watching { txid }).await;
-    context.recovered().await;
-    Ok((lease, opened))
+    let (txid, durable) = (opened.capture.place.txid, opened.durable);
+    context.tell(Happening::Watching { txid: Some(txid) }).await;
+    if let Standing::Ours(lease) = &standing {
+        context.owns(lease.clone(), txid, durable).await;
+    }
+    let policy = context.options.policy.clone();
+    let (id, waker) = (context.id, context.shared.waker.clone());
+    let end = Session::new(context, policy, standing, opened).run().await;
+    waker.remove(id);
+    end
 }
 
-/// Takes the lease, waiting for an owner that may be gone. Errors: Fenced once the wait is over and
-/// somebody else still writes.
-async fn take_lease(
+/// Opens the database and takes the stream's lease; or, where the store does not answer soon and the saved state
+/// suffices, captures it at once.
+///
+/// Without a saved state it is not attached before the store answers: what would be captured could not be restored
+/// to, for the first base can only be made then, and until then the application's log is its own.
+async fn begin(
     context: &mut Context,
-    dir: &StateDir,
-    known: Option<StreamId>,
-) -> Result<Arc<Lease>> {
-    if let Some(lease) = &context.lease {
-        lease.check().await?;
-        return Ok(lease.clone());
+    dir: &mut Option<Arc<StateDir>>,
+) -> Result<(Standing, Opened)> {
+    let held = state_dir(context, dir).await?;
+    let disk = open_disk(context, held.clone()).await?;
+    let seeker = Seeker::new(context, &disk);
+    let mut search = Search::begin(seeker.clone());
+    if !context.captures_at_once(&disk) {
+        let answer = search.answer().await?;
+        return own(context, disk, None, seeker, answer).await;
     }
-    let status = context.status.clone();
-    let bid = Bid {
-        store: &context.shared.store,
-        layout: &context.layout,
-        clock: &context.shared.clock,
-        holder: context.shared.holder.clone(),
-        dir: Some(dir),
-        policy: context.shared.lease,
-        new_chain: context.options.permission.new_chain,
-        known,
-        stop: &context.stop,
+    let (options, clock) = (context.open_options(), context.shared.clock.clone());
+    let (path, attach) = (options.path.clone(), options.attach);
+    let source = blocking(move || Source::attach(&path, &attach)).await?;
+    let answer = match timeout(HOLD, search.answer()).await {
+        Ok(Ok(answer)) => return own(context, disk, Some(source), seeker, answer).await,
+        Ok(Err(error)) if error.kind() == ErrorKind::Fenced => return Err(error),
+        Ok(Err(error)) => {
+            context.failed(&error).await;
+            Some(error)
+        }
+        Err(_) => None,
     };
-    let mut waits = || status.send_modify(|status| status.state = DatabaseState::AcquiringLease);
-    let lease = Arc::new(acquire(bid, &mut waits).await?);
-    context.lease = Some(lease.clone());
-    Ok(lease)
+    let opened = blocking(move || open_here(options, disk, source, clock)).await?;
+    match (opened, answer) {
+        (Some(opened), _) => Ok((Standing::Seeking(Box::new(search)), opened)),
+        (None, Some(error)) => Err(error),
+        (None, None) => {
+            let answer = search.answer().await?;
+            let disk = open_disk(context, held).await?;
+            own(context, disk, None, seeker, answer).await
+        }
+    }
 }
 
-/// Without a state of this chain, refuses a database whose content is not the head's, before anybody's
-/// lease is touched (invariant 14).
-async fn refuse_unknown(context: &Context, disk: &Disk, remote: &Remote) -> Result<()> {
-    let head = remote.head();
-    let known = disk.saved().is_some_and(|saved| {
-        saved.restored_head.is_some() || saved.rewind_from.is_some() || counts(saved, &head)
-    });
-    if known {
-        return Ok(());
+async fn state_dir(context: &Context, dir: &mut Option<Arc<StateDir>>) -> Result<Arc<StateDir>> {
+    if let Some(held) = dir {
+        return Ok(held.clone());
     }
+    let path = context.options.path.clone();
+    require_file(&path)?;
+    let attach = context.options.attach;
+    let checked = path.clone();
+    blocking(move || check_access(&checked, &attach)).await?;
+    let held = blocking(move || StateDir::create_or_open(&path)).await?;
+    let (commands, status) = (context.own_commands.clone(), context.status.subscribe());
+    control::serve(&held, commands, status, context.stop.clone());
+    Ok(dir.insert(Arc::new(held)).clone())
+}
+
+async fn open_disk(context: &Context, dir: Arc<StateDir>) -> Result<Disk> {
+    let limit = context.options.spool_limit;
+    blocking(move || Disk::open(dir, limit)).await
+}
+
+/// Opens the database as the stream's one writer.
+async fn own(
+    context: &mut Context,
+    disk: Disk,
+    source: Option<Source>,
+    seeker: Seeker,
+    answer: Answer,
+) -> Result<(Standing, Opened)> {
+    let (source, answer) = match answer {
+        Answer::Ours(..) => (source, answer),
+        Answer::Unknown(head) => {
+            drop(source);
+            refuse_unknown(context, &head).await?;
+            (None, seeker.of_same_content().seek().await?)
+        }
+    };
+    let Answer::Ours(lease, found) = answer else {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "an unknown database of known content",
+        ));
+    };
+    context.lease = Some(lease.clone());
+    let (options, clock) = (context.open_options(), context.shared.clock.clone());
+    let remote = found.remote.clone();
+    let opened = blocking(move || open(options, disk, source, found, clock)).await?;
+    let opened = with_past(opened, &*context.shared.store, remote.as_deref()).await?;
+    Ok((Standing::Ours(lease), opened))
+}
+
+/// Refuses a database whose content is not the head's (invariant 14).
+async fn refuse_unknown(context: &Context, head: &RemoteHead) -> Result<()> {
     let options = context.open_options();
-    if permitted(options.permission, &head, &options.name).is_ok() {
-        return Ok(());
-    }
     let sum = blocking({
         let options = options.clone();
         move || sum_of(&options)
@@ -383,7 +418,7 @@ async fn refuse_unknown(context: &Context, disk: &Disk, remote: &Remote) -> Resu
     if head.sum == Some(sum) {
         Ok(())
     } else {
-        permitted(options.permission, &head, &options.name)
+        permitted(options.permission, head, &options.name)
     }
 }
 
@@ -470,6 +505,10 @@ async fn drain_spool(context: &mut Context, dir: &Option<Arc<StateDir>>) -> Resu
         };
         let key = context.layout.incremental(file.range);
         let put = Put::new_object().created(header.timestamp);
+        let header = Header {
+            node: lease.stream_id().to_node_id(),
+            ..header
+        };
         let body = Bytestream::File {
             path,
             size: file.size,

@@ -4,13 +4,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::super::backoff::Backoff;
 use super::super::capture::{Body, PART_BYTES};
 use super::super::event::{Happening, SnapshotReason};
 use super::super::image::{ImageKind, Piece};
 use super::super::levels::Levels;
 use super::super::ship::{Bytestream, PieceSource, Shipped, Wanted, ship};
 use super::look::end_batch;
-use super::{Backoff, End, Session, Taken, died};
+use super::{End, Session, Taken, died};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Header;
 use crate::manifest::{FileEntry, FileKey};
@@ -74,10 +75,11 @@ impl Session<'_> {
         (jobs || due || self.wanted.is_some()) && !self.images_pause(Instant::now())
     }
 
-    /// Whether new images may be begun: none while the store does not answer, for their old pages take room; and
-    /// none soon after one failed.
+    /// Whether new images may be begun: none before the stream is ours, none while the store does not answer, for
+    /// their old pages take room; and none soon after one failed.
     pub(super) fn may_begin_images(&self) -> bool {
-        self.upload_retry.is_none() && !self.images_pause(Instant::now())
+        let answers = self.upload_retry.is_none() && self.lease().is_some();
+        answers && !self.images_pause(Instant::now())
     }
 
     fn images_pause(&self, now: Instant) -> bool {
@@ -99,6 +101,7 @@ impl Session<'_> {
 
     /// Begins the next image: a waiting job, or the snapshot that is wanted or due.
     pub(super) fn start_image(&mut self, now: Instant) -> Option<End> {
+        let lease = self.lease()?;
         if self.image.is_some() || self.images_pause(now) || self.stopping_without_need() {
             return None;
         }
@@ -136,7 +139,7 @@ impl Session<'_> {
         };
         let (source, requests) = PieceSource::new();
         let put = Put::new_object().created(header.timestamp).tier(tier);
-        let target = self.context.target(&self.lease);
+        let target = self.context.target(&lease);
         let body = Bytestream::Pieces(source);
         let task = tokio::spawn(ship(target, key, header.clone(), body, PART_BYTES, put));
         self.image = Some(Image {

@@ -407,7 +407,7 @@ fn capture_into(
 }
 
 /// What an error of the blocking half means for the session.
-fn ended(error: Error) -> End {
+pub(super) fn ended(error: Error) -> End {
     match error.kind() {
         ErrorKind::Exhausted => End::Full(error),
         _ => End::Reopen(error),

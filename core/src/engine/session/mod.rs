@@ -16,6 +16,7 @@
 //! | after capture, before anything was stored or spooled | the WAL stands: captured again; it was restarted: a rebase |
 //! | after the spool, before the page table moved | the spooled file is followed |
 //! | after the PUT, before the page table moved | the stored file is found behind the state and followed |
+//! | before the lease was ours | what was captured waits in the spool, or stands in the WAL |
 //! | while an image was sent | its parts are aborted at the next start; a base is made again |
 //!
 //! # Cancellation
@@ -25,10 +26,10 @@
 mod images;
 mod look;
 mod publish;
+mod standing;
 mod uploads;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use self::images::{Image, ImageNews};
 use self::look::Gaze;
 use self::publish::Index;
+pub(super) use self::standing::Standing;
+use super::backoff::Backoff;
 use super::budget::Room;
 use super::capture::{Batch, Body, Capture, Turn};
 use super::checkpoint::{Barrier, CheckpointPolicy};
@@ -51,8 +54,7 @@ use super::trigger::{Activity, SnapshotPolicy};
 use super::watch::Until;
 use super::worker::{Context, not_durable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::Lease;
-use crate::types::{DatabaseSum, PageSize, Timestamp, Txid};
+use crate::types::{DatabaseSum, PageSize, Position, Timestamp, Txid};
 
 /// How soon a place among the streaming images is asked for again.
 const SLOT_PAUSE: Duration = Duration::from_millis(100);
@@ -119,31 +121,14 @@ pub(super) enum End {
     Full(Error),
 }
 
-/// A pause that doubles while something fails.
-#[derive(Debug, Clone, Copy)]
-struct Backoff {
-    until: Instant,
-    next: Duration,
-}
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(500);
-    const LONGEST: Duration = Duration::from_secs(30);
-
-    fn after(earlier: Option<Self>, now: Instant) -> Self {
-        let pause = earlier.map_or(Self::FIRST, |earlier| earlier.next);
-        let until = now + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
-        Self {
-            until,
-            next: (pause * 2).min(Self::LONGEST),
-        }
-    }
-}
-
 /// One attached database.
 pub(super) struct Session<'w> {
     context: &'w mut Context,
-    lease: Arc<Lease>,
+    standing: Standing,
+    /// Where capture began, if the periods of merged files before it are not known yet.
+    resumed: Option<Position>,
+    /// Why the store did not answer last.
+    unanswered: Option<Error>,
     policy: Policy,
     /// Nothing only while a blocking call has it, or after that died.
     capture: Option<Box<Capture>>,
@@ -174,10 +159,46 @@ impl<'w> Session<'w> {
     pub(super) fn new(
         context: &'w mut Context,
         policy: Policy,
-        lease: Arc<Lease>,
+        standing: Standing,
         opened: Opened,
     ) -> Self {
         let now = Instant::now();
+        let until = context.options.until;
+        let mut session = Self {
+            checkpoints: CheckpointPolicy::new(policy.checkpoint_pages, policy.barrier),
+            policy,
+            capture: None,
+            queue: VecDeque::new(),
+            upload: None,
+            upload_retry: None,
+            last_ship: None,
+            image: None,
+            image_retry: None,
+            index: Index::new(context, now),
+            activity: Activity {
+                last_snapshot: now,
+                frames: 0,
+                last_change: now,
+            },
+            gaze: Gaze::new(now),
+            durable: None,
+            has_base: false,
+            wanted: (until == Until::Snapshot).then_some(SnapshotReason::Requested),
+            snapshot_waiters: Vec::new(),
+            sync_waiters: Vec::new(),
+            stop_by: (until == Until::Shipped).then(|| now + FAR),
+            stopping: false,
+            standing,
+            resumed: None,
+            unanswered: None,
+            context,
+        };
+        session.start_from(opened);
+        session
+    }
+
+    /// Goes on with what was opened.
+    fn start_from(&mut self, opened: Opened) {
         let Opened {
             capture,
             queue,
@@ -185,46 +206,33 @@ impl<'w> Session<'w> {
             durable,
             snapshot,
             unnamed,
-            ..
+            resumed,
         } = opened;
-        let age = snapshot.map(|(_, made)| context.shared.clock.now().millis_since(made));
-        let age = Duration::from_millis(age.and_then(|age| u64::try_from(age).ok()).unwrap_or(0));
-        let holds_all = snapshot.is_some_and(|(txid, _)| txid == capture.place.txid);
-        let base_comes = queue
-            .iter()
-            .any(|batch| matches!(batch.body, Body::Streamed));
-        let wanted = (needs_base && !base_comes) || opened_anew(&queue);
-        let wanted = (wanted || policy.snapshots.on_startup).then_some(SnapshotReason::Startup);
-        let index = Index::new(context, unnamed, now);
-        let until = context.options.until;
-        let wanted = wanted.or((until == Until::Snapshot).then_some(SnapshotReason::Requested));
-        Self {
-            checkpoints: CheckpointPolicy::new(policy.checkpoint_pages, policy.barrier),
-            policy,
-            capture: Some(Box::new(capture)),
-            queue,
-            upload: None,
-            upload_retry: None,
-            last_ship: None,
-            image: None,
-            image_retry: None,
-            index,
-            activity: Activity {
-                last_snapshot: now.checked_sub(age).unwrap_or(now),
-                frames: u64::from(!holds_all),
-                last_change: now,
-            },
-            gaze: Gaze::new(now),
-            durable,
-            has_base: !needs_base,
-            wanted,
-            snapshot_waiters: Vec::new(),
-            sync_waiters: Vec::new(),
-            stop_by: (until == Until::Shipped).then(|| now + FAR),
-            stopping: false,
-            lease,
-            context,
+        self.durable = durable;
+        self.resumed = resumed;
+        if self.lease().is_some() {
+            let (time, now) = (self.now(), Instant::now());
+            let age = snapshot.map(|(_, made)| time.millis_since(made));
+            let age = age.and_then(|age| u64::try_from(age).ok()).unwrap_or(0);
+            let before = now.checked_sub(Duration::from_millis(age));
+            self.activity.last_snapshot = before.unwrap_or(now);
+            let holds_all = snapshot.is_some_and(|(txid, _)| txid == capture.place.txid);
+            self.activity.frames = match holds_all {
+                true => 0,
+                false => self.activity.frames.max(1),
+            };
+            let base_comes = queue
+                .iter()
+                .any(|batch| matches!(batch.body, Body::Streamed));
+            let wanted = (needs_base && !base_comes) || opened_anew(&queue);
+            if wanted || self.policy.snapshots.on_startup {
+                self.wanted = Some(SnapshotReason::Startup);
+            }
+            self.has_base = !needs_base;
+            self.index.lacks(unnamed);
         }
+        self.capture = Some(Box::new(capture));
+        self.queue = queue;
     }
 
     /// Follows the database until it must end.
@@ -246,7 +254,9 @@ impl<'w> Session<'w> {
                 return Ok(end);
             }
             self.report();
-            self.wait().await?;
+            if let Some(end) = self.wait().await? {
+                return Ok(end);
+            }
         }
     }
 
@@ -296,34 +306,28 @@ impl<'w> Session<'w> {
     }
 
     /// Waits until something may have to be done.
-    async fn wait(&mut self) -> Result<()> {
+    async fn wait(&mut self) -> Result<Option<End>> {
         let deadline = self.deadline();
         let stopping = self.stopping;
+        let seeking = self.lease().is_none();
         tokio::select! {
             biased;
-            () = self.context.stop.cancelled(), if !stopping => {
-                self.begin_stop();
-                Ok(())
-            }
-            done = join(&mut self.upload), if self.upload.is_some() => self.uploaded(done).await,
+            () = self.context.stop.cancelled(), if !stopping => self.begin_stop(),
+            done = join(&mut self.upload), if self.upload.is_some() => self.uploaded(done).await?,
             done = join(&mut self.index.task), if self.index.task.is_some() => {
-                self.published(done).await
+                self.published(done).await?;
             }
-            Some(command) = self.context.commands.recv() => {
-                self.command(command);
-                Ok(())
-            }
-            Some(woken) = self.context.wakes.recv() => {
-                self.woken(woken);
-                Ok(())
-            }
+            answer = self.standing.answer(), if seeking => return self.answered(answer).await,
+            Some(command) = self.context.commands.recv() => self.command(command),
+            Some(woken) = self.context.wakes.recv() => self.woken(woken),
             // Last: a store that is quicker than we encode must not keep us from everything else.
             news = images::news(&mut self.image), if self.image.is_some() => match news {
-                ImageNews::Ended(done) => self.imaged(done).await,
-                ImageNews::Wants(part) => self.step(part).await,
+                ImageNews::Ended(done) => self.imaged(done).await?,
+                ImageNews::Wants(part) => self.step(part).await?,
             },
-            () = sleep_until(deadline) => Ok(()),
+            () = sleep_until(deadline) => {}
         }
+        Ok(None)
     }
 
     fn begin_stop(&mut self) {
@@ -331,6 +335,10 @@ impl<'w> Session<'w> {
         self.stop_by = Some(*self.context.stop_by.get_or_insert(by));
         self.stopping = true;
         self.upload_retry = None;
+        if self.is_refused() {
+            // No grace helps.
+            self.stop_by = Some(Instant::now());
+        }
         self.look_again();
     }
 
@@ -349,7 +357,8 @@ impl<'w> Session<'w> {
                 .map(|backoff| backoff.until)
                 .filter(|until| idle && *until > now)
         };
-        let image_may_start = self.image.is_none() && !self.stopping_without_need();
+        let idle = self.image.is_none() && self.may_begin_images();
+        let image_may_start = idle && !self.stopping_without_need();
         let trigger = (image_may_start && self.wanted.is_none())
             .then(|| self.policy.snapshots.next(&self.activity))
             .flatten();
@@ -435,7 +444,11 @@ impl<'w> Session<'w> {
         if now < stop_by {
             return Ok(None);
         }
+        let refused = self.is_refused();
         self.spool_all().await?;
+        if let Some(refused) = self.unanswered.take_if(|_| refused) {
+            return Err(refused);
+        }
         let cause = self
             .context
             .status
@@ -508,7 +521,10 @@ impl<'w> Session<'w> {
         let pending = waiting.into_iter().chain(self.gaze.uncaptured_since).min();
         let txid = capture.place.txid;
         let spool = capture.spool.used();
-        let state = if !self.has_base {
+        let seeking = self.lease().is_none();
+        let state = if seeking {
+            DatabaseState::AcquiringLease
+        } else if !self.has_base {
             DatabaseState::Snapshotting
         } else if pending.is_none() {
             DatabaseState::InSync
@@ -516,7 +532,7 @@ impl<'w> Session<'w> {
             DatabaseState::Lagging
         };
         let wal_bytes = self.gaze.wal_bytes;
-        let durable = self.durable.filter(|_| self.has_base);
+        let durable = self.durable.filter(|_| self.has_base || seeking);
         self.context.status.send_if_modified(|status| {
             // Nobody is woken for a length alone.
             status.spool_bytes = spool;

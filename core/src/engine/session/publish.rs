@@ -30,24 +30,23 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// An index that names neither what the session will store nor `unnamed`, which an earlier one stored.
-    pub(super) fn new(context: &Context, unnamed: Vec<FileEntry>, now: Instant) -> Self {
+    pub(super) fn new(context: &Context, now: Instant) -> Self {
         let publisher = Publisher::new(context.shared.store.clone(), context.layout.clone());
         Self {
             publisher: Some(publisher),
             task: None,
-            unpublished: Unpublished {
-                incrementals: unnamed.len() as u64,
-                ..Unpublished::default()
-            },
-            delta: ManifestDelta {
-                add: unnamed,
-                ..ManifestDelta::default()
-            },
+            delta: ManifestDelta::default(),
+            unpublished: Unpublished::default(),
             written: now,
             not_before: None,
             epoch_noted: false,
         }
+    }
+
+    /// The store has these files already and its index does not name them.
+    pub(super) fn lacks(&mut self, files: Vec<FileEntry>) {
+        self.unpublished.incrementals += files.len() as u64;
+        self.delta.add.extend(files);
     }
 
     fn when(&self, now: Instant) -> Option<Instant> {

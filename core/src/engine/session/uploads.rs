@@ -2,11 +2,12 @@
 
 use tokio::time::Instant;
 
+use super::super::backoff::Backoff;
 use super::super::capture::{Batch, Body, PART_BYTES};
 use super::super::event::Happening;
 use super::super::join::{self, Part};
 use super::super::ship::{Bytestream, Shipped, ship};
-use super::{Backoff, Session};
+use super::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{FileEntry, FileKey};
 use crate::store::Put;
@@ -38,6 +39,7 @@ impl Session<'_> {
 
     /// When to begin the next upload.
     pub(super) fn ship_deadline(&self, now: Instant) -> Option<Instant> {
+        self.lease()?;
         let front = self.queue.front()?;
         if self.upload.is_some() || matches!(front.body, Body::Streamed) {
             return None;
@@ -65,7 +67,9 @@ impl Session<'_> {
             let rest = self.queue.iter_mut().skip(1);
             rest.for_each(|batch| batch.sending = false);
         }
-        let (Some(front), Some(capture)) = (self.queue.front(), &self.capture) else {
+        let (Some(front), Some(capture), Some(lease)) =
+            (self.queue.front(), &self.capture, self.lease())
+        else {
             return;
         };
         let (header, body) = match joined {
@@ -89,7 +93,7 @@ impl Session<'_> {
         };
         let key = self.context.layout.incremental(header.range);
         let put = Put::new_object().created(header.timestamp);
-        let target = self.context.target(&self.lease);
+        let target = self.context.target(&lease);
         self.upload = Some(tokio::spawn(ship(
             target, key, header, body, PART_BYTES, put,
         )));
