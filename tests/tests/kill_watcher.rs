@@ -212,3 +212,50 @@ fn k12_checkpoint_and_restart_of_the_wal_while_we_were_away() {
     watch.drain();
     assert_every_point(&scene);
 }
+
+#[test]
+fn k12_what_the_log_still_shows_is_no_rebase() {
+    // Copied back while nobody watched, so that any writer may restart the log; or restarted, once, by a commit
+    // that is shorter than what was captured before.
+    for restarted in [false, true] {
+        let scene = Scene::new("sealed", "a.db");
+        let mut writer = scene.writer(Spec {
+            autocheckpoint: 0,
+            ..scene.spec(34)
+        });
+        // A long generation: what lies behind the end of a shorter one shows that it is the end.
+        for _ in 0..60 {
+            writer.row();
+        }
+        walrust_tests::workload::checkpoint(&writer.connection, "RESTART").unwrap();
+        for _ in 0..3 {
+            let mut watch = Watch::ready(
+                &scene.bucket,
+                &[&scene.database()],
+                &["--sync-interval", "50ms"],
+            );
+            // Before anybody overwrites what it goes on from.
+            watch.wait_stored(&scene, PATIENCE);
+            for _ in 0..4 {
+                writer.row();
+            }
+            watch.wait_stored(&scene, PATIENCE);
+            watch.process.kill();
+            writer.commit("DELETE FROM items WHERE id % 3 = 1");
+            writer.row();
+            walrust_tests::workload::checkpoint(&writer.connection, "PASSIVE").unwrap();
+            if restarted {
+                writer.row();
+            }
+        }
+        let watch = Watch::ready(
+            &scene.bucket,
+            &[&scene.database()],
+            &["--sync-interval", "50ms"],
+        );
+        watch.wait_stored(&scene, PATIENCE);
+        watch.drain();
+        assert_no_rebase(&scene);
+        assert_every_point(&scene);
+    }
+}

@@ -8,8 +8,8 @@ use std::path::Path;
 use super::encode::{former_sums, missing};
 use super::frames::Stretch;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Decoder, Header, Tracking};
-use crate::state::{PageTable, Place, WalPlace};
+use crate::ltx::{Decoder, Header, Tracking, WalSpan};
+use crate::state::{Boot, PageTable, Place, WalPlace};
 use crate::types::{DatabaseSum, PageCount, PageNumber, PageSum};
 use crate::wal::{WalCursor, WalEnd, frame_at, frame_offset};
 
@@ -73,14 +73,16 @@ pub(super) fn follow(
         seen.clear();
     }
     let provable = !seen.is_empty() || verified.pages == 0;
+    let end = match provable {
+        true => end_of(table, place, &header, &seen, wal, scratch)?,
+        false => None,
+    };
     let reached = Place {
         txid: header.range.max(),
         sum,
         page_size: place.page_size,
         page_count: header.commit,
-        wal: provable
-            .then(|| end_of(place, &header, &seen, wal, scratch))
-            .flatten(),
+        wal: end,
     };
     table.commit_huge(huge, reached)?;
     Ok(reached)
@@ -128,43 +130,60 @@ fn replace(
     Ok(())
 }
 
-/// The place behind the file in the log, if the log proves it: the frames from the saved place on are
-/// there, verified, and end in exactly the file's pages. Otherwise the log may hold other commits under the
-/// same numbers (after a power loss, say), and only a comparison of pages tells.
+/// The place behind the file in the log, if the log proves it: the frames from the saved place on are there,
+/// verified, and lead to exactly the file's state. Otherwise the log may hold other commits under the same numbers
+/// (after a power loss, say), and only a comparison of pages tells. `table` is that of the saved place.
 fn end_of(
+    table: &PageTable,
     place: &Place,
     header: &Header,
     pages: &[(PageNumber, PageSum)],
     wal: &File,
     scratch: &Path,
-) -> Option<WalPlace> {
-    let (saved, span) = (place.wal?, header.wal?);
-    let cursor = WalCursor::from_saved(saved, place.page_size);
-    if span.salt != saved.salt
-        || span.offset != cursor.offset()
-        || !cursor.is_proven_by(wal).ok()?
-    {
-        return None;
-    }
+) -> Result<Option<WalPlace>> {
+    let Some((span, cursor)) = begin_of(place, header, wal) else {
+        return Ok(None);
+    };
     let frame_bytes = frame_offset(place.page_size, 1) - frame_offset(place.page_size, 0);
-    let frames = saved
-        .frame
-        .checked_add(u32::try_from(span.size / frame_bytes).ok()?)?;
-    let last = frame_at(wal, place.page_size, frames).ok()??;
+    let frames = u32::try_from(span.size / frame_bytes).ok();
+    let frames = frames.and_then(|frames| cursor.frame().checked_add(frames));
+    let last = frames.and_then(|frames| frame_at(wal, place.page_size, frames).ok()?);
+    let Some((frames, last)) = frames.zip(last) else {
+        return Ok(None);
+    };
     let end = WalEnd {
         salt: span.salt,
         frames,
         checksum: last.checksum,
-        big_endian: saved.big_endian,
+        big_endian: cursor.big_endian(),
     };
-    let (stretch, mut newest) =
-        Stretch::scan(wal, &cursor, &end, place.page_count, scratch).ok()?;
+    let Ok((stretch, mut newest)) = Stretch::scan(wal, &cursor, &end, place.page_count, scratch)
+    else {
+        return Ok(None);
+    };
+    let mut held = pages.iter().peekable();
     let mut data = Vec::new();
-    for (page, sum) in pages {
-        let frame = stretch.frame_of(&mut newest, *page).ok()??;
-        stretch.read(wal, frame, &mut data).ok()?;
-        if PageSum::of(*page, &data) != *sum {
-            return None;
+    for page in stretch.candidates(header.commit).iter() {
+        let Some(page) = PageNumber::new(page) else {
+            continue;
+        };
+        // A page that the log does not have proves nothing.
+        let frame = stretch.frame_of(&mut newest, page)?;
+        let Some(frame) = frame.filter(|_| held.peek().is_none_or(|(next, _)| *next >= page))
+        else {
+            return Ok(None);
+        };
+        if stretch.read(wal, frame, &mut data).is_err() {
+            // Cut off meanwhile.
+            return Ok(None);
+        }
+        let expected = match held.next_if(|(next, _)| *next == page) {
+            Some((_, sum)) => Some(*sum),
+            // Written, and left as it was.
+            None => table.lookup(page)?,
+        };
+        if expected != Some(PageSum::of(page, &data)) {
+            return Ok(None);
         }
     }
     let WalEnd {
@@ -173,10 +192,32 @@ fn end_of(
         big_endian,
         ..
     } = end;
-    Some(WalPlace {
+    // From its start on, the whole generation was read just now.
+    let boot = match cursor.frame() {
+        0 => Boot::current(),
+        _ => place.wal.and_then(|saved| saved.boot),
+    };
+    Ok(held.next().is_none().then_some(WalPlace {
         salt,
         frame: frames,
         checksum,
         big_endian,
-    })
+        boot,
+    }))
+}
+
+/// Where the file's frames begin: at the saved place, or at the start of the generation that followed it, which
+/// the file was the first to be captured from.
+fn begin_of(place: &Place, header: &Header, wal: &File) -> Option<(WalSpan, WalCursor)> {
+    let span = header.wal?;
+    let saved = place.wal.filter(|saved| saved.salt == span.salt);
+    let cursor = match saved {
+        Some(saved) => WalCursor::from_saved(saved, place.page_size),
+        None => WalCursor::start(wal).ok()?,
+    };
+    let fits = cursor.salt() == span.salt
+        && cursor.page_size() == place.page_size
+        && cursor.offset() == span.offset
+        && cursor.is_proven_by(wal).ok()?;
+    fits.then_some((span, cursor))
 }

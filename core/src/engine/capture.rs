@@ -18,6 +18,7 @@ use super::budget::Room;
 use super::checkpoint::{BARRIER_LIMIT, Outcome};
 use super::encode::{Before, FileMeta, Pages, Seen, encode_changes};
 use super::frames::{self, NewestFrames, Stretch};
+use super::gather::Gathered;
 use super::image::{ImageJob, ImageKind, Piece};
 use super::join::{self, Joined, Part};
 use super::levels::Levels;
@@ -26,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{HEADER_BYTES, Header, Mark, Spill, WalSpan};
 use crate::sqlite::{Side, Source, View};
 use crate::state::{
-    Entries, Huge, PageSets, PageTable, Place, Spool, SpoolFile, Staged, StateDir, WalPlace,
+    Boot, Entries, Huge, PageSets, PageTable, Place, Spool, SpoolFile, Staged, StateDir, WalPlace,
 };
 use crate::types::{Checksum, PageNumber, PageSum, Position, StreamId, Timestamp, TxidRange};
 use crate::wal::WalCursor;
@@ -50,6 +51,14 @@ const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 /// Bytes of an image that are sent at once; S3 takes parts from 5 MiB.
 pub(crate) const PART_BYTES: usize = 5 * 1024 * 1024 + 64 * 1024;
+
+/// The place of what comes from no one stretch of the log, an offset alone: there a Litestream daemon that takes
+/// over begins.
+pub(crate) const NOWHERE: WalSpan = WalSpan {
+    offset: 32,
+    size: 0,
+    salt: [0; 2],
+};
 
 /// Where the captured state ends.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +86,7 @@ impl Captured {
                 frame: cursor.frame(),
                 checksum: cursor.checksum(),
                 big_endian: cursor.big_endian(),
+                boot: Boot::current(),
             }),
         }
     }
@@ -303,7 +313,7 @@ impl Capture {
                 return Ok(broken(reason, message));
             }
         };
-        if stretch.commits == 0 {
+        if stretch.changes.commits == 0 {
             return Ok(broken(
                 "wal_ends_early",
                 "committed frames without a commit",
@@ -383,7 +393,7 @@ impl Capture {
         room: Room,
     ) -> Result<Batch> {
         let min = self.place.txid.next();
-        let max = self.place.txid.after(stretch.commits);
+        let max = self.place.txid.after(stretch.changes.commits);
         let range = max
             .and_then(|max| TxidRange::new(min, max))
             .ok_or_else(out_of_txids)?;
@@ -632,25 +642,51 @@ impl Capture {
         now: Timestamp,
     ) -> Result<Option<Batch>> {
         let candidates = self.differing(view)?;
-        let captured = Captured::of(view);
         let same_size = view.page_count == self.place.page_count;
         if candidates.is_empty() && same_size {
+            let captured = Captured::of(view);
             self.captured = captured;
             self.place.wal = captured.place();
             return Ok(None);
         }
+        let range = TxidRange::single(self.place.txid.next());
+        let resting = Resting {
+            range,
+            candidates,
+            wal: NOWHERE,
+            frames: 0,
+            rebase: Some(why),
+        };
+        self.write_resting(view, resting, now).map(Some)
+    }
+
+    /// Captures the state that rests, where `gathered` holds every page that changed since the captured one.
+    pub(crate) fn take_up(&mut self, gathered: &Gathered, now: Timestamp) -> Result<Batch> {
+        let view = *self.source.view();
+        let min = self.place.txid.next();
+        let max = self.place.txid.after(gathered.commits().max(1));
+        let range = max.and_then(|max| TxidRange::new(min, max));
+        let resting = Resting {
+            range: range.ok_or_else(out_of_txids)?,
+            candidates: gathered.candidates(view.page_count),
+            wal: gathered.span.unwrap_or(NOWHERE),
+            frames: gathered.frames,
+            rebase: None,
+        };
+        self.write_resting(&view, resting, now)
+    }
+
+    fn write_resting(&mut self, view: &View, resting: Resting, now: Timestamp) -> Result<Batch> {
         let meta = FileMeta {
-            range: TxidRange::single(self.place.txid.next()),
+            range: resting.range,
             page_size: view.page_size,
             count: view.page_count,
             stream: self.stream,
-            // An offset alone: where a Litestream daemon that takes over finds a place to begin.
-            wal: Some(WalSpan {
-                offset: 32,
-                size: 0,
-                salt: [0; 2],
-            }),
-            mark: Mark::Rebase,
+            wal: Some(resting.wal),
+            mark: match resting.rebase {
+                Some(_) => Mark::Rebase,
+                None => Mark::None,
+            },
             seen: Seen::at(now),
             tracked: self.tracked,
         };
@@ -658,12 +694,12 @@ impl Capture {
             Box::new(|source, page, into| source.read_page(Side::Old, page, into));
         let draft = Draft {
             meta,
-            candidates,
-            captured,
-            frames: 0,
-            rebase: Some(why),
+            candidates: resting.candidates,
+            captured: Captured::of(view),
+            frames: resting.frames,
+            rebase: resting.rebase,
         };
-        self.write_batch(draft, read, Room::none()).map(Some)
+        self.write_batch(draft, read, Room::none())
     }
 
     /// The pages of the resting transaction that differ from the page table.
@@ -839,6 +875,15 @@ impl Capture {
 
 /// Reads a page as a batch has it.
 type ReadPage<'a> = Box<dyn FnMut(&mut Source, PageNumber, &mut Vec<u8>) -> Result<()> + 'a>;
+
+/// A batch that is read from the transaction that rests.
+struct Resting {
+    range: TxidRange,
+    candidates: RoaringBitmap,
+    wal: WalSpan,
+    frames: u64,
+    rebase: Option<Rebase>,
+}
 
 /// A batch before it is encoded.
 struct Draft {

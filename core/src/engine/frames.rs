@@ -20,12 +20,59 @@ pub(crate) struct Stretch {
     pub(crate) from: WalCursor,
     /// Where it ended.
     pub(crate) end: WalCursor,
+    pub(crate) changes: Changes,
+}
+
+/// What frames change, whatever their content.
+pub(crate) struct Changes {
     /// Every page that has a frame.
-    pub(crate) touched: RoaringBitmap,
+    touched: RoaringBitmap,
     /// The sizes along the way.
-    pub(crate) sizes: SizeHistory,
+    sizes: SizeHistory,
     /// Committed transactions.
     pub(crate) commits: u64,
+    /// Page, size and content of the frame before, if it ended a commit.
+    last: Option<(PageNumber, PageCount, u64)>,
+}
+
+impl Changes {
+    /// None yet, from a database of `before` pages.
+    pub(crate) fn new(before: PageCount) -> Self {
+        Self {
+            touched: RoaringBitmap::new(),
+            sizes: SizeHistory::new(before),
+            commits: 0,
+            last: None,
+        }
+    }
+
+    /// Takes the next frame, the `number`th of all.
+    pub(crate) fn take(&mut self, frame: &Frame<'_>, number: u32) {
+        self.touched.insert(frame.page.get());
+        let Some(size) = frame.commit else {
+            self.last = None;
+            return;
+        };
+        self.sizes.commit(number, size);
+        let commit = (frame.page, size, xxh3_64(frame.data));
+        // SQLite pads a commit to the disk's sector by repeating its last frame: one transaction.
+        if self.last != Some(commit) {
+            self.commits += 1;
+        }
+        self.last = Some(commit);
+    }
+
+    /// The pages that may differ at a size of `count`, ascending: those with frames, and those that a
+    /// shrink cut off and that came back.
+    pub(crate) fn candidates(&self, count: PageCount) -> RoaringBitmap {
+        let mut pages = self.touched.clone();
+        let returned = self.sizes.smallest().0.saturating_add(1);
+        if returned <= count.0 {
+            pages.insert_range(returned..=count.0);
+        }
+        pages.remove_range(count.0.saturating_add(1)..);
+        pages
+    }
 }
 
 impl Stretch {
@@ -38,24 +85,18 @@ impl Stretch {
         before: PageCount,
         scratch: &Path,
     ) -> std::result::Result<(Self, NewestFrames), ScanError> {
-        let mut collected = Collector {
-            touched: RoaringBitmap::new(),
-            sizes: SizeHistory::new(before),
-            commits: 0,
-            newest: FrameSorter::new(scratch),
-            last: None,
-        };
+        let mut changes = Changes::new(before);
+        let mut newest = FrameSorter::new(scratch);
         let mut buffer = Vec::new();
         let at = wal::scan(wal, from, end, &mut buffer, &mut |frame| {
-            collected.take(&frame)
+            changes.take(&frame, frame.number);
+            newest.push(frame.page, frame.number)
         })?;
-        let frames = collected.newest.finish().map_err(ScanError::Sink)?;
+        let frames = newest.finish().map_err(ScanError::Sink)?;
         let stretch = Self {
             from: *from,
             end: at,
-            touched: collected.touched,
-            sizes: collected.sizes,
-            commits: collected.commits,
+            changes,
         };
         Ok((stretch, NewestFrames(frames.peekable())))
     }
@@ -82,19 +123,12 @@ impl Stretch {
         page: PageNumber,
     ) -> Result<Option<u32>> {
         let frame = newest.of(page)?;
-        Ok(frame.filter(|frame| *frame > self.sizes.last_absence(page)))
+        Ok(frame.filter(|frame| *frame > self.changes.sizes.last_absence(page)))
     }
 
-    /// The pages that may differ at a size of `count`, ascending: those with frames, and those that a
-    /// shrink cut off and that came back.
+    /// Those of [`Changes::candidates`].
     pub(crate) fn candidates(&self, count: PageCount) -> RoaringBitmap {
-        let mut pages = self.touched.clone();
-        let returned = self.sizes.smallest().0.saturating_add(1);
-        if returned <= count.0 {
-            pages.insert_range(returned..=count.0);
-        }
-        pages.remove_range(count.0.saturating_add(1)..);
-        pages
+        self.changes.candidates(count)
     }
 
     /// Every page of a database of `before` pages that may have another content afterwards, or none.
@@ -125,34 +159,6 @@ impl NewestFrames {
             |next: &Result<(PageNumber, u32)>| !matches!(next, Ok((next, _)) if *next != page);
         let found = self.0.next_if(here).transpose()?;
         Ok(found.map(|(_, frame)| frame))
-    }
-}
-
-struct Collector {
-    touched: RoaringBitmap,
-    sizes: SizeHistory,
-    commits: u64,
-    newest: FrameSorter,
-    /// Page, size and content of the frame before, if it ended a commit.
-    last: Option<(PageNumber, PageCount, u64)>,
-}
-
-impl Collector {
-    fn take(&mut self, frame: &Frame<'_>) -> Result<()> {
-        self.touched.insert(frame.page.get());
-        self.newest.push(frame.page, frame.number)?;
-        let Some(size) = frame.commit else {
-            self.last = None;
-            return Ok(());
-        };
-        self.sizes.commit(frame.number, size);
-        let commit = (frame.page, size, xxh3_64(frame.data));
-        // SQLite pads a commit to the disk's sector by repeating its last frame: one transaction.
-        if self.last != Some(commit) {
-            self.commits += 1;
-        }
-        self.last = Some(commit);
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod control;
 mod encode;
 mod event;
 mod frames;
+mod gather;
 mod image;
 mod join;
 mod levels;

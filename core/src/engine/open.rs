@@ -11,8 +11,9 @@ use super::adopt;
 use super::anchor::{Anchor, Permission, RemoteHead, anchor, permitted};
 use super::bridge::{Fetched, Splice, before, bridge, drop_stored, queue_of};
 use super::budget::Room;
-use super::capture::{Batch, Body, Capture, Captured, Rebase, Turn};
+use super::capture::{Batch, Body, Capture, Captured, NOWHERE, Rebase, Turn};
 use super::encode::{FileMeta, Seen};
+use super::gather::Gathered;
 use super::image::ImageJob;
 use super::levels::{Earlier, Levels};
 use super::past::Past;
@@ -20,15 +21,15 @@ use super::remote::Remote;
 use super::ship::blocking;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Mark, WalSpan};
+use crate::ltx::Mark;
 use crate::manifest::FileEntry;
 use crate::sqlite::{AttachOptions, Side, Source, View};
-use crate::state::{Head, PageTable, Place, Proof, Saved, Spool, StateDir};
+use crate::state::{Boot, Head, PageTable, Place, Proof, Saved, Spool, StateDir};
 use crate::store::Store;
 use crate::types::{
     DatabaseName, DatabaseSum, Epoch, Position, StreamId, Timestamp, Txid, TxidRange,
 };
-use crate::wal::WalCursor;
+use crate::wal::{Continuation, WalCursor};
 
 /// Page sums that wait in memory, in bytes: they are worth a few seconds of commits.
 const PENDING_LIMIT: usize = 8 * 1024 * 1024;
@@ -246,10 +247,20 @@ struct Held {
 
 /// Where a saved state leads.
 enum Way {
-    /// The database goes on from it: captured up to here, or not provably, and why.
-    On(Captured, Option<Rebase>),
+    /// The database goes on from it.
+    On(Onward),
     /// Every page must be stored again.
     Base(&'static str),
+}
+
+/// What lies between a saved state and the database.
+enum Onward {
+    /// Nothing up to here; what is behind can be followed.
+    Captured(Captured),
+    /// These pages, up to the transaction that rests.
+    Gathered(Box<Gathered>),
+    /// Nobody knows what: the pages that differ.
+    Rebase(Rebase),
 }
 
 /// Whether files lead to the state that is captured first, as far as merged files care.
@@ -302,9 +313,7 @@ impl Opening {
         }
         match (anchor, saved) {
             (Anchor::Resume, Some(saved)) => match self.resume(&saved, proof)? {
-                Way::On(captured, rebase) => {
-                    self.finish(Some(stream), captured, rebase, Chain::GoesOn)
-                }
+                Way::On(onward) => self.finish(Some(stream), onward, Chain::GoesOn),
                 Way::Base(reason) => self.base_over(stream, &saved, reason),
             },
             (Anchor::Base, Some(saved)) => self.base_over(stream, &saved, "state_lost"),
@@ -329,10 +338,7 @@ impl Opening {
             return Ok(None);
         }
         match self.resume(&saved, proof)? {
-            Way::On(captured, rebase) => {
-                let opened = self.finish(None, captured, rebase, Chain::GoesOn);
-                opened.map(Some)
-            }
+            Way::On(onward) => self.finish(None, onward, Chain::GoesOn).map(Some),
             Way::Base(_) => Ok(None),
         }
     }
@@ -420,46 +426,50 @@ impl Opening {
                     ..saved.clone()
                 },
             )?;
-            return Ok(Way::On(Captured::of(&view), None));
+            return Ok(Way::On(Onward::Captured(Captured::of(&view))));
         }
         if self.options.prefer_base {
             return Ok(Way::Base("spool_full"));
         }
         // Invariant 2: nothing was missed since.
         if let Some(held) = self.held.as_ref().filter(|held| held.at == place.txid) {
-            return Ok(Way::On(held.captured, None));
+            return Ok(Way::On(Onward::Captured(held.captured)));
         }
-        if let Some(captured) = self.proven_by_wal(&place, &view)? {
-            return Ok(Way::On(captured, None));
-        }
-        let why = Rebase {
-            reason: "wal_restarted",
-            message: "the WAL was restarted while nobody watched".to_owned(),
-        };
-        Ok(Way::On(Captured::of(&view), Some(why)))
+        let proven = self.proven_by_wal(&place, &view)?;
+        Ok(Way::On(proven.unwrap_or_else(|| {
+            Onward::Rebase(Rebase {
+                reason: "wal_restarted",
+                message: "the WAL was restarted while nobody watched".to_owned(),
+            })
+        })))
     }
 
-    /// The place in the WAL from which the database provably continues the saved state.
-    fn proven_by_wal(&self, place: &Place, view: &View) -> Result<Option<Captured>> {
+    /// How the WAL proves that the database continues the saved state.
+    fn proven_by_wal(&self, place: &Place, view: &View) -> Result<Option<Onward>> {
         let (Some(saved), Some(end)) = (place.wal, &view.wal) else {
             return Ok(None);
         };
         let cursor = WalCursor::from_saved(saved, place.page_size);
         let wal = self.source.wal()?;
-        let io = |error| Error::io("write-ahead log", error);
+        let same = cursor.continuation(end) == Continuation::Same;
         let at_end = cursor.frame() == end.frames && cursor.checksum() == end.checksum;
-        if view.restartable && !at_end {
-            // Our transaction may stand on read mark 0, which does not keep the frames in between.
+        let captured = Onward::Captured(Captured::Wal(cursor));
+        if same && at_end {
+            return Ok(Some(captured));
+        }
+        if same && !view.restartable {
+            let proven = cursor.is_proven_by(wal);
+            let proven = proven.map_err(|error| Error::io("write-ahead log", error))?;
+            return Ok(proven.then_some(captured));
+        }
+        if !same && !Boot::is_still(saved.boot) {
+            // A power cut may have taken what the old generation seems to show.
             return Ok(None);
         }
-        let same = cursor.continuation(end) == crate::wal::Continuation::Same;
-        if same && cursor.is_proven_by(wal).map_err(io)? {
-            return Ok(Some(Captured::Wal(cursor)));
-        }
-        if cursor.ended_its_generation(wal, end).map_err(io)? {
-            return Ok(WalCursor::start(wal).ok().map(Captured::Wal));
-        }
-        Ok(None)
+        // Our transaction may stand on read mark 0, which does not keep the frames in between; or they are those
+        // of a generation that is being overwritten.
+        let gathered = Gathered::between(wal, &cursor, end, place.page_count)?;
+        Ok(gathered.map(|gathered| Onward::Gathered(Box::new(gathered))))
     }
 
     /// Nothing is known: the content alone decides.
@@ -475,7 +485,8 @@ impl Opening {
             let stream = StreamId { lineage, ..stream };
             self.table.install(fill, saved_as(stream, place))?;
             self.spool.break_off(None)?;
-            return self.finish(Some(stream), Captured::of(&view), None, Chain::GoesOn);
+            let onward = Onward::Captured(Captured::of(&view));
+            return self.finish(Some(stream), onward, Chain::GoesOn);
         }
         drop(fill);
         permitted(self.options.permission, &head, &self.options.name)?;
@@ -496,7 +507,8 @@ impl Opening {
         self.spool.break_off(None)?;
         let saved = saved_as(stream, place_at(&view, Txid::FIRST, sum));
         self.table.install(fill, saved)?;
-        self.finish(Some(stream), Captured::of(&view), None, Chain::Begins)
+        let onward = Onward::Captured(Captured::of(&view));
+        self.finish(Some(stream), onward, Chain::Begins)
     }
 
     /// Every page goes into one file behind `after`, up to and with the TXID behind `last`.
@@ -524,11 +536,7 @@ impl Opening {
             page_size: view.page_size,
             count: view.page_count,
             stream,
-            wal: Some(WalSpan {
-                offset: 32,
-                size: 0,
-                salt: [0; 2],
-            }),
+            wal: Some(NOWHERE),
             mark: Mark::Base,
             seen: Seen::at(self.now),
             tracked: self.options.tracked,
@@ -552,21 +560,16 @@ impl Opening {
             boundary: true,
             sending: false,
         };
-        let mut opened = self.finish(Some(stream), Captured::of(&view), None, Chain::Begins)?;
+        let onward = Onward::Captured(Captured::of(&view));
+        let mut opened = self.finish(Some(stream), onward, Chain::Begins)?;
         opened.capture.jobs.insert(0, job);
         opened.queue.push_back(batch);
         Ok(opened)
     }
 
-    /// The running capture, at the saved state; `rebase` compares and re-anchors first. Without a lease nothing
-    /// that later decisions need changes in the saved state (invariant 14).
-    fn finish(
-        mut self,
-        stream: Option<StreamId>,
-        captured: Captured,
-        rebase: Option<Rebase>,
-        chain: Chain,
-    ) -> Result<Opened> {
+    /// The running capture, from the saved state on. Without a lease nothing that later decisions need changes in the
+    /// saved state (invariant 14).
+    fn finish(mut self, stream: Option<StreamId>, onward: Onward, chain: Chain) -> Result<Opened> {
         if let Some(stream) = stream {
             let rewind = self.rewind;
             self.table.update(|saved| {
@@ -612,12 +615,12 @@ impl Opening {
         let mut capture = Capture {
             levels,
             dir: self.dir,
-            source: self.source,
             table: self.table,
             spool: self.spool,
             jobs: Vec::new(),
             place: saved.place,
-            captured,
+            captured: Captured::of(self.source.view()),
+            source: self.source,
             stream: writer,
             tracked: self.options.tracked,
             interval: self.options.interval,
@@ -625,19 +628,14 @@ impl Opening {
             clock: self.clock,
             abandoned: None,
         };
-        let ends = Captured::of(capture.source.view()).place();
-        if rebase.is_none() && captured.place() != ends {
-            // From here on the resting transaction is the captured state, which nothing can take away.
-            match capture.turn(Seen::at(self.now), Room::none(), true)? {
-                Turn::Nothing | Turn::Held => {}
-                Turn::Batch(batch) => queue.push_back(*batch),
-                Turn::Broken(why) => queue.extend(capture.rebase(why, self.now)?),
+        queue.extend(match onward {
+            Onward::Captured(captured) => catch_up(&mut capture, captured, self.now)?,
+            Onward::Gathered(gathered) => Some(capture.take_up(&gathered, self.now)?),
+            Onward::Rebase(why) => {
+                let view = *capture.source.view();
+                capture.rebase_here(&view, why, self.now)?
             }
-        }
-        if let Some(why) = rebase {
-            let view = *capture.source.view();
-            queue.extend(capture.rebase_here(&view, why, self.now)?);
-        }
+        });
         if stream.is_some() {
             capture.spool.drop_strays()?;
         }
@@ -653,6 +651,21 @@ impl Opening {
             unnamed: unnamed.unwrap_or_default(),
             resumed,
         })
+    }
+}
+
+/// Captures what lies behind `captured`: from here on the resting transaction is the captured state, which
+/// nothing can take away.
+fn catch_up(capture: &mut Capture, captured: Captured, now: Timestamp) -> Result<Option<Batch>> {
+    let rests = capture.captured.place();
+    capture.captured = captured;
+    if captured.place() == rests {
+        return Ok(None);
+    }
+    match capture.turn(Seen::at(now), Room::none(), true)? {
+        Turn::Nothing | Turn::Held => Ok(None),
+        Turn::Batch(batch) => Ok(Some(*batch)),
+        Turn::Broken(why) => capture.rebase(why, now),
     }
 }
 

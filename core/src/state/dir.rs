@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::boot::boot_id;
 use super::folder::{Damage, Folder};
 use super::redo;
 use super::saved::Saved;
@@ -250,12 +251,11 @@ fn identify(folder: &Folder, lock: &mut File) -> Result<(Holder, Option<Damage>)
         .read_to_end(&mut text);
     read.map_err(fail)?;
     let meta = lock.metadata().map_err(fail)?;
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let here = Holder {
         token: format!("{:032x}", fastrand::u128(..)),
         device: meta.dev(),
         inode: meta.ino(),
-        boot: boot.trim().to_owned(),
+        boot: boot_id(),
     };
     let stored = serde_json::from_slice::<Holder>(&text);
     let damage = (stored.is_err() && !text.is_empty())

@@ -30,6 +30,7 @@
 //! believed. If not, [`PageTable::fill`] and [`PageTable::install`] make a new one. Files in the spool
 //! beyond the saved state were synced before it moved: they are applied to the table like a batch.
 
+mod boot;
 mod control;
 mod dir;
 mod entries;
@@ -49,6 +50,7 @@ mod table_file;
 #[cfg(test)]
 mod tests;
 
+pub use boot::Boot;
 pub use control::{ControlSocket, Incoming, Op, Request, ask_watcher};
 pub use dir::{Holder, Peek, StateDir};
 pub use entries::Entries;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::boot::Boot;
 use crate::types::{DatabaseSum, Epoch, Lineage, PageCount, PageSize, StreamId, Timestamp, Txid};
 
 /// The saved state of one database.
@@ -64,6 +65,9 @@ pub struct WalPlace {
     pub checksum: [u32; 2],
     /// Whether the WAL's checksums are big-endian.
     pub big_endian: bool,
+    /// The boot in which it was certain that the WAL held everything up to here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Boot>,
 }
 
 /// The head of a remote stream, as somebody saw it.

@@ -77,6 +77,7 @@ impl WalCursor {
             frame,
             checksum,
             big_endian,
+            boot: _,
         } = saved;
         Self {
             salt,
@@ -135,36 +136,6 @@ impl WalCursor {
         } else {
             Continuation::Lost
         }
-    }
-
-    /// Whether the generation before the one in `wal` ended exactly at this cursor, so that the new one
-    /// continues it from its first frame.
-    ///
-    /// The salts must say that it was restarted once, the cursor's own frame must still stand, and the slot
-    /// behind it must hold a frame of a third, earlier generation: then the old one never wrote there. A
-    /// slot beyond the file's end proves nothing (the file may have been cut), nor does one that the new
-    /// generation wrote: `false`.
-    pub fn ended_its_generation(&self, wal: &File, end: &WalEnd) -> io::Result<bool> {
-        let once = matches!(
-            self.continuation(end),
-            Continuation::Restarted { once: true }
-        );
-        if !once || end.frames >= self.frame || end.big_endian != self.big_endian {
-            return Ok(false);
-        }
-        let start = match WalHeader::read(wal) {
-            Ok(header) => header,
-            Err(HeaderError::Io(error)) => return Err(error),
-            Err(_) => return Ok(false),
-        };
-        if start.salt != end.salt || start.page_size != self.page_size {
-            return Ok(false);
-        }
-        let own = frame_at(wal, self.page_size, self.frame)?;
-        let stands = own.is_some_and(|own| own.salt == self.salt && own.checksum == self.checksum);
-        let behind = frame_at(wal, self.page_size, self.frame.saturating_add(1))?;
-        let third = behind.is_some_and(|frame| frame.salt != self.salt && frame.salt != end.salt);
-        Ok(stands && third)
     }
 
     /// Whether `wal` holds what this cursor says: the generation, and a frame that ends with the

@@ -30,7 +30,7 @@ pub use cursor::{Continuation, WalCursor, WalEnd};
 pub use frame::{FRAME_HEADER_BYTES, FrameHeader, frame_at, frame_offset};
 pub use header::{HeaderError, WAL_HEADER_BYTES, WalHeader};
 pub use index::{IndexHeader, IndexHeaderError};
-pub use scan::{CHUNK_BYTES, EarlyEnd, Frame, ScanError, scan};
+pub use scan::{CHUNK_BYTES, EarlyEnd, Frame, ScanError, scan, scan_sealed};
 
 /// The two random words that tell one generation of a WAL from the next.
 pub type Salt = [u32; 2];

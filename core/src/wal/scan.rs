@@ -5,7 +5,8 @@ use std::io;
 
 use super::checksum::running_sum;
 use super::cursor::{Continuation, WalCursor, WalEnd};
-use super::frame::{FRAME_HEADER_BYTES, FrameHeader, frame_bytes};
+use super::frame::{FRAME_HEADER_BYTES, FrameHeader, frame_at, frame_bytes};
+use super::header::{HeaderError, WalHeader};
 use super::{RunningSum, Salt, read_full_at};
 use crate::error::{Error, ErrorKind};
 use crate::types::{PageCount, PageNumber};
@@ -118,7 +119,10 @@ pub fn scan(
         let found = read_full_at(wal, chunk, at.offset())?;
         let whole = chunk.get(..found - found % size).unwrap_or_default();
         for frame in whole.chunks_exact(size) {
-            at = verify(at, end, frame, sink)?;
+            at = verify(at, end.salt, frame, sink).map_err(|unfit| match unfit {
+                Unfit::Frame(reason) => ends_early(&at, end, reason),
+                Unfit::Sink(error) => ScanError::Sink(error),
+            })?;
         }
         if found < wanted {
             return Err(ends_early(&at, end, EarlyEnd::EndOfFile));
@@ -134,20 +138,86 @@ pub fn scan(
     Ok(at)
 }
 
-/// Checks the frame behind `before` and hands it out.
+/// Reads what the generation before the one in `wal` holds behind `from`, and gives each frame to `sink`. `end` is
+/// what a read transaction sees of the new one. Nothing if it is not certain that the old one ended where its
+/// frames end; then what `sink` got counts for nothing.
+///
+/// The salts must say that the WAL was restarted once, the cursor's own frame must still stand or one that follows
+/// it, and the slot behind the last frame of the old generation must hold a frame of a third, earlier one: then the
+/// old one never wrote there. A slot beyond the file's end proves nothing (the file may have been cut), nor does one
+/// that a writer overwrites meanwhile, nor one with zero salts, as older SQLites leave in the middle of a
+/// commit (W14). Frames behind the last commit may be handed out too.
+///
+/// That holds within one boot. After a power cut the old generation may have ended anywhere before the cursor, and
+/// have gone on from there, while later frames stand where they were.
+pub fn scan_sealed(
+    wal: &File,
+    from: &WalCursor,
+    end: &WalEnd,
+    sink: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
+) -> Result<Option<WalCursor>, ScanError> {
+    let once = from.continuation(end) == (Continuation::Restarted { once: true });
+    if !once || end.frames > from.frame() || end.big_endian != from.big_endian() {
+        return Ok(None);
+    }
+    match WalHeader::read(wal) {
+        Ok(header) if header.salt == end.salt && header.page_size == from.page_size() => {}
+        Err(HeaderError::Io(error)) => return Err(error.into()),
+        Ok(_) | Err(_) => return Ok(None),
+    }
+    let own_is_gone = end.frames == from.frame();
+    if !own_is_gone {
+        let own = frame_at(wal, from.page_size(), from.frame())?;
+        let stands = |own: FrameHeader| (own.salt, own.checksum) == (from.salt(), from.checksum());
+        if !own.is_some_and(stands) {
+            return Ok(None);
+        }
+    }
+    let mut frame = vec![0; frame_bytes(from.page_size())];
+    let mut at = *from;
+    loop {
+        if read_full_at(wal, &mut frame, at.offset())? < frame.len() {
+            return Ok(None);
+        }
+        let salt = FrameHeader::decode(&frame).salt;
+        if salt != from.salt() {
+            let continued = !own_is_gone || at != *from;
+            return Ok((continued && is_earlier(salt, from.salt())).then_some(at));
+        }
+        match verify(at, from.salt(), &frame, sink) {
+            Ok(next) => at = next,
+            Err(Unfit::Sink(error)) => return Err(ScanError::Sink(error)),
+            Err(Unfit::Frame(_)) => return Ok(None),
+        }
+    }
+}
+
+/// Whether a generation with the salts `other` came before the one with `salt`: SQLite adds 1 to the first at
+/// each restart.
+fn is_earlier(other: Salt, salt: Salt) -> bool {
+    let behind = salt[0].wrapping_sub(other[0]);
+    other != [0, 0] && behind != 0 && behind < 1 << 31
+}
+
+/// Why a frame is not taken.
+enum Unfit {
+    Frame(EarlyEnd),
+    Sink(Error),
+}
+
+/// Checks the frame behind `before`, which must be of the generation `salt`, and hands it out.
 fn verify(
     before: WalCursor,
-    end: &WalEnd,
+    salt: Salt,
     bytes: &[u8],
     sink: &mut dyn FnMut(Frame<'_>) -> Result<(), Error>,
-) -> Result<WalCursor, ScanError> {
+) -> Result<WalCursor, Unfit> {
     let header = FrameHeader::decode(bytes);
-    if header.salt != end.salt {
-        let reason = EarlyEnd::Salt {
+    if header.salt != salt {
+        return Err(Unfit::Frame(EarlyEnd::Salt {
             found: header.salt,
-            expected: end.salt,
-        };
-        return Err(ends_early(&before, end, reason));
+            expected: salt,
+        }));
     }
     let (head, data) = bytes
         .split_at_checked(FRAME_HEADER_BYTES)
@@ -156,14 +226,13 @@ fn verify(
     let sum = running_sum(before.big_endian(), head, before.checksum());
     let sum = running_sum(before.big_endian(), data, sum);
     if header.checksum != sum {
-        let reason = EarlyEnd::Checksum {
+        return Err(Unfit::Frame(EarlyEnd::Checksum {
             found: header.checksum,
             expected: sum,
-        };
-        return Err(ends_early(&before, end, reason));
+        }));
     }
     let Some(page) = header.page else {
-        return Err(ends_early(&before, end, EarlyEnd::PageZero));
+        return Err(Unfit::Frame(EarlyEnd::PageZero));
     };
     let number = before.frame() + 1;
     sink(Frame {
@@ -172,7 +241,7 @@ fn verify(
         commit: header.commit,
         data,
     })
-    .map_err(ScanError::Sink)?;
+    .map_err(Unfit::Sink)?;
     Ok(before.after(number, sum))
 }
 

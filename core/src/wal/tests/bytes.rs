@@ -44,14 +44,14 @@ fn wal_of(place: &Scratch) -> std::path::PathBuf {
     crate::fs::with_suffix(&place.path, "-wal")
 }
 
-fn end_of(database: &Path) -> WalEnd {
+pub(super) fn end_of(database: &Path) -> WalEnd {
     let source = attach(database);
     let end = source.view().wal.unwrap();
     source.detach().unwrap();
     end
 }
 
-fn file(bytes: &[u8]) -> File {
+pub(super) fn file(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     file

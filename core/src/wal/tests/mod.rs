@@ -1,2 +1,3 @@
 mod bytes;
+mod sealed;
 mod wakes;
