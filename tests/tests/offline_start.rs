@@ -13,6 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use walrust_core::ltx::Header;
+use walrust_core::types::StreamId;
 use walrust_tests::locks::holds_read_mark;
 use walrust_tests::oracle::Oracle;
 use walrust_tests::process::{Process, Signal};
@@ -44,6 +46,20 @@ fn objects(scene: &Scene, folder: &str) -> Vec<String> {
     let mut keys = scene.bucket.ltx_keys();
     keys.retain(|key| key.contains(folder));
     keys
+}
+
+/// The epoch of the lease.
+fn lease_epoch(scene: &Scene) -> u64 {
+    let lease = fs::read(scene.bucket.file("a.db/lease.json")).unwrap();
+    let lease: serde_json::Value = serde_json::from_slice(&lease).unwrap();
+    lease["epoch"].as_u64().unwrap()
+}
+
+/// The epoch that an object was stored under.
+fn epoch_of(scene: &Scene, key: &str) -> u64 {
+    let header = Header::decode(&fs::read(scene.bucket.file(key)).unwrap()).unwrap();
+    let stream = StreamId::from_node_id(header.node).unwrap();
+    u64::from(stream.epoch.get())
 }
 
 /// A stream of some commits, which its watcher no longer follows: killed, or stopped in peace.
@@ -275,10 +291,19 @@ fn u16_stopped_before_the_store_answered_keeps_the_tail_and_says_so() {
     assert!(spooled(&scene) > 0);
     // The log may begin anew now: what was captured is in the spool.
     writer.steps(1);
+    let known = objects(&scene, "/0000/");
+    let before = lease_epoch(&scene);
     server.outage(false);
     let third = watch(&scene);
     third.wait_stored(&scene, PATIENCE);
     third.drain();
+    // U10: under the epoch of the run that stored it, for the one that captured it had none.
+    assert!(lease_epoch(&scene) > before);
+    for key in objects(&scene, "/0000/") {
+        if !known.contains(&key) {
+            assert_eq!(epoch_of(&scene, &key), lease_epoch(&scene), "{key}");
+        }
+    }
     assert_no_rebase(&scene);
     assert_every_point(&scene);
 }
@@ -456,4 +481,51 @@ fn a_restored_database_is_followed_before_the_store_answers() {
     assert!(files_of_kind(&scene.bucket, "a.db", "rebase").is_empty());
     assert!(files_of_kind(&scene.bucket, "a.db", "base").is_empty());
     assert_newest(&scene.bucket, "a.db", scene.path(), &Oracle::open(&log));
+}
+
+#[test]
+fn r6_what_waits_of_another_lineage_under_equal_numbers_is_never_taken() {
+    // In the place of what waits here, or where nothing waits.
+    for own_waits in [true, false] {
+        let server = Server::start();
+        let [mut ours, mut theirs] = ["ours", "theirs"].map(|bucket| {
+            let scene = Scene::on("lineages", "a.db", server.bucket(bucket));
+            let mut writer = scene.writer(scene.spec(9));
+            writer.row();
+            let first = watch(&scene);
+            first.wait_stored(&scene, PATIENCE);
+            writer.row();
+            first.wait_stored(&scene, PATIENCE);
+            first.drain();
+            (scene, writer)
+        });
+        let head = |scene: &Scene| points(&scene.bucket, scene.name()).pop().unwrap().txid;
+        assert_eq!(head(&ours.0), head(&theirs.0));
+        server.outage(true);
+        let wait = |(scene, writer): &mut (Scene, Writer)| {
+            let mut run = watch(scene);
+            run.wait_attached(scene);
+            writer.commit("UPDATE items SET b = randomblob(500)");
+            run.process.signal(Signal::TERM);
+            run.process.output(Duration::from_secs(35)).expect_failure();
+            assert_eq!(spooled(scene), 1);
+        };
+        wait(&mut theirs);
+        if own_waits {
+            wait(&mut ours);
+        }
+        server.outage(false);
+        let (scene, writer) = &mut ours;
+        let spool = scene.state().join("spool");
+        for file in fs::read_dir(theirs.0.state().join("spool")).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(spool.join(file.file_name()).exists(), own_waits);
+            fs::copy(file.path(), spool.join(file.file_name())).unwrap();
+        }
+        writer.row();
+        let run = watch(scene);
+        run.wait_stored(scene, PATIENCE);
+        run.drain();
+        assert_every_point(scene);
+    }
 }

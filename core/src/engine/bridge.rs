@@ -17,8 +17,8 @@ use super::remote::header_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Header, Mark, Outline, Tracking};
 use crate::manifest::FileKey;
-use crate::state::{Place, Spool, SpoolFile};
-use crate::types::{DatabaseSum, PageCount, Txid, TxidRange};
+use crate::state::{Saved, Spool, SpoolFile};
+use crate::types::{DatabaseSum, PageCount, StreamId, Txid, TxidRange};
 
 /// A file of our own in the store, fetched, and its name there.
 pub(super) type Fetched = (FileKey, File);
@@ -35,20 +35,21 @@ pub(super) fn before(spool: &Spool) -> Option<Txid> {
     spool.front()?.range.min().previous()
 }
 
-/// Finds out whether the spool leads from the head to `place`. `files` are those that our own earlier runs
-/// stored behind the state before the spool.
+/// Finds out whether the spool leads from the head to the saved state. `files` are those that our own earlier
+/// runs stored behind the state before the spool.
 pub(super) fn bridge(
     spool: &Spool,
-    place: Option<&Place>,
+    saved: Option<&Saved>,
     head: Option<&RemoteHead>,
     files: &mut [Fetched],
 ) -> Result<(Spooled, Option<Splice>)> {
     let Some(front) = spool.front() else {
         return Ok((Spooled::Nothing, None));
     };
-    let Some(place) = place.filter(|place| spool.last() == Some(place.txid)) else {
+    let Some(saved) = saved.filter(|saved| spool.last() == Some(saved.place.txid)) else {
         return Ok((Spooled::Astray, None));
     };
+    let place = &saved.place;
     let Some(head) = head else {
         return Ok((Spooled::Bridges, None));
     };
@@ -59,20 +60,28 @@ pub(super) fn bridge(
     if head.txid == place.txid {
         return bridges(head.sum.is_none_or(|sum| sum == place.sum));
     }
-    let mut digest = None;
+    let (mut digest, mut joins) = (None, None);
     for file in spool.files() {
         let header = header_of(
             &mut spool.open_file(file)?,
             FileKey::incremental(file.range),
         )?;
+        let stream = StreamId::from_node_id(header.node);
+        if stream.is_none_or(|stream| stream.lineage != saved.lineage) {
+            // Equal numbers say nothing of another history.
+            return bridges(false);
+        }
         if file.range.min() == head.txid.next() {
             let theirs = head.sum.map(|sum| sum.digest);
             let same = digest
                 .zip(theirs)
                 .is_none_or(|(ours, theirs)| ours == theirs);
-            return bridges(same && goes_on_from(&header, head));
+            joins = Some(same && goes_on_from(&header, head));
         }
         digest = header.digest;
+    }
+    if let Some(joins) = joins {
+        return bridges(joins);
     }
     let overlaps = front.range.min() <= head.txid && head.txid < front.range.max();
     let supersedes = match overlaps {

@@ -303,8 +303,7 @@ impl Opening {
         }
         let head = self.head();
         let saved = self.table.saved().cloned();
-        let place = saved.as_ref().map(|saved| saved.place);
-        let (spooled, splice) = bridge(&self.spool, place.as_ref(), head.as_ref(), &mut files)?;
+        let (spooled, splice) = bridge(&self.spool, saved.as_ref(), head.as_ref(), &mut files)?;
         self.splice = splice;
         let anchor = anchor(saved.as_ref(), spooled, head.as_ref());
         tracing::debug!(name = %self.options.name, ?anchor, ?spooled, ?proof, "found the place in the chain");
@@ -483,8 +482,9 @@ impl Opening {
         if head.sum == Some(sum) {
             let place = place_at(&view, head.txid, sum);
             let stream = StreamId { lineage, ..stream };
-            self.table.install(fill, saved_as(stream, place))?;
+            // First, as wherever a state begins anew: what waits belongs to another one.
             self.spool.break_off(None)?;
+            self.table.install(fill, saved_as(stream, place))?;
             let onward = Onward::Captured(Captured::of(&view));
             return self.finish(Some(stream), onward, Chain::GoesOn);
         }
