@@ -1,4 +1,5 @@
-//! A preloaded library: it kills or stalls the application inside an fsync of its WAL, and moves a process' clock.
+//! A preloaded library: it kills or stalls the application inside an fsync of its WAL, moves a process' clock, and
+//! keeps what a power cut would leave of a process' files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ const SOURCE: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +24,40 @@ static int is_wal(int fd) {
     return length > 4 && memcmp(path + length - 4, "-wal", 4) == 0;
 }
 
+/* What is on the disk: each file as it was when it was synced last, under its inode; and a log. */
+static void note(const char *disk, const char *what, const char *path) {
+    char name[4200], line[4200];
+    snprintf(name, sizeof name, "%s/log", disk);
+    int length = snprintf(line, sizeof line, "%s %s\n", what, path);
+    int log = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (log < 0 || write(log, line, length) != length) abort();
+    close(log);
+}
+
+static void synced(int fd) {
+    const char *disk = getenv("WALRUST_SHIM_DISK");
+    struct stat is;
+    if (!disk || fstat(fd, &is)) return;
+    char link[64], path[4096], kept[4200], block[65536];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) abort();
+    path[length] = 0;
+    if (S_ISDIR(is.st_mode)) { note(disk, "directory", path); return; }
+    if (!S_ISREG(is.st_mode)) return;
+    snprintf(kept, sizeof kept, "%s/%llu", disk, (unsigned long long)is.st_ino);
+    int from = open(link, O_RDONLY | O_CLOEXEC);
+    int to = open(kept, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (from < 0 || to < 0) abort();
+    while ((length = read(from, block, sizeof block)) > 0)
+        if (write(to, block, length) != length) abort();
+    close(from);
+    close(to);
+    char what[64];
+    snprintf(what, sizeof what, "file %llu", (unsigned long long)is.st_ino);
+    note(disk, what, path);
+}
+
 static int sync_with(const char *name, int fd) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
     const char *trigger = getenv("WALRUST_SHIM_TRIGGER");
@@ -30,6 +66,7 @@ static int sync_with(const char *name, int fd) {
     if (armed && strcmp(mode, "die-before") == 0) { unlink(trigger); _exit(137); }
     if (armed && strcmp(mode, "slow") == 0) usleep(400000);
     int outcome = real(fd);
+    if (outcome == 0) synced(fd);
     if (armed && strcmp(mode, "die-after") == 0) { unlink(trigger); _exit(137); }
     return outcome;
 }
@@ -117,6 +154,15 @@ impl Shim {
         command
             .env("LD_PRELOAD", &self.library)
             .env("WALRUST_SHIM_CLOCK", &self.clock);
+    }
+
+    /// Puts the library under `command`, which keeps in `folder` what a power cut would leave: each file as it was
+    /// when it was synced last, named by its inode; and `log`, with a line for each sync, in order: `directory PATH`
+    /// or `file INODE PATH`.
+    pub fn apply_disk(&self, command: &mut Command, folder: &Path) {
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("WALRUST_SHIM_DISK", folder);
     }
 
     /// Moves the wall clock of the processes under [`Shim::apply_clock`] by whole seconds from the true time.

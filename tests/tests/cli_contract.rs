@@ -542,6 +542,42 @@ fn p1_p3_p4_targets_across_snapshots_and_outside() {
 }
 
 #[test]
+fn p8_list_shows_the_earliest_and_the_latest_restorable_time() {
+    let scene = published("history");
+    let (name, oracle) = (scene.name(), scene.oracle());
+    let described = list(&scene.bucket, name);
+    let points = points(&scene.bucket, name);
+    assert!(points.len() > 2, "{described}");
+    let url = scene.bucket.url();
+    let lines = run(&scene, &["list", name, "--bucket", &url]).expect_success();
+    let output = scene.path().join("out.db");
+    let ends = [
+        ("earliest", points.first().unwrap()),
+        ("latest", points.last().unwrap()),
+    ];
+    for (which, point) in ends {
+        assert_eq!(described[which]["txid"], point.txid, "{described}");
+        assert_eq!(described[which]["time"], point.time.as_str(), "{described}");
+        let told = |line: &str| {
+            line.to_lowercase()
+                .contains(&format!("{which} restore point"))
+                && line.contains(&format!("(TXID: {})", point.txid))
+        };
+        assert!(lines.stdout.lines().any(told), "{which}: {}", lines.stdout);
+        // As it is told, it is a target; and it is an end of the history.
+        let report = restore(&scene.bucket, name, &output, Some(&point.time));
+        let report = report.expect_success().json();
+        assert_eq!(report["txid"], point.txid, "{report}");
+        oracle.find(&output).unwrap();
+        fs::remove_file(&output).unwrap();
+    }
+    let before = points.first().unwrap().millis() - 1;
+    let before = jiff::Timestamp::from_millisecond(before).unwrap();
+    let before = before.to_string();
+    restore(&scene.bucket, name, &output, Some(&before)).expect_failure();
+}
+
+#[test]
 fn restore_flags() {
     let scene = published("restore-flags");
     let oracle = scene.oracle();

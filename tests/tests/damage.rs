@@ -7,6 +7,7 @@
 )]
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use fastrand::Rng;
@@ -15,6 +16,7 @@ use walrust_tests::oracle::Oracle;
 use walrust_tests::process::Process;
 use walrust_tests::program::{restore, ship, walrust};
 use walrust_tests::scene::Scene;
+use walrust_tests::shim::Shim;
 use walrust_tests::support::{PATIENCE, announce, rounds, seeds};
 
 /// A small stream: base, incrementals, a second snapshot in the middle, incrementals; stopped cleanly.
@@ -319,4 +321,46 @@ fn r13_request_count_does_not_follow_the_history() {
         many <= few + 2,
         "{few} requests for 2 snapshots, {many} for 12"
     );
+}
+
+#[test]
+fn r11_a_restored_database_is_on_the_disk_before_it_has_its_name() {
+    let scene = Scene::new("power-cut", "a.db");
+    let mut writer = scene.writer(scene.spec(9));
+    writer.steps(10);
+    ship::<&str>(&scene.bucket, &scene.database(), &[]).expect_success();
+    let shim = Shim::build(scene.path());
+    let oracle = scene.oracle();
+    // A new file, and in the place of another one.
+    for number in 0..2 {
+        let (output, disk) = (
+            scene.path().join("out/a.db"),
+            scene.path().join(format!("disk-{number}")),
+        );
+        fs::create_dir_all(output.parent().unwrap()).unwrap();
+        fs::create_dir(&disk).unwrap();
+        let mut command = walrust(&scene.bucket, "restore");
+        command
+            .arg(scene.name())
+            .arg("--force")
+            .arg("--output")
+            .arg(&output);
+        shim.apply_disk(&mut command, &disk);
+        Process::run(&mut command, PATIENCE).expect_success();
+        oracle.check_file(&output, oracle.last().seq).unwrap();
+        // What is left if the power fails now: all of its bytes, which were there before it had its name.
+        let inode = fs::metadata(&output).unwrap().ino().to_string();
+        let kept = disk.join(&inode);
+        assert!(fs::read(kept).unwrap() == fs::read(&output).unwrap());
+        let log = fs::read_to_string(disk.join("log")).unwrap();
+        let lines: Vec<_> = log.lines().collect();
+        let last = |start: &str| lines.iter().rposition(|line| line.starts_with(start));
+        let folder = format!("{}/", output.parent().unwrap().display());
+        let synced = last(&format!("file {inode} ")).unwrap();
+        let staged = format!("file {inode} {folder}.walrust-restore-");
+        assert_eq!(last(&staged), Some(synced), "{log}");
+        // And the name.
+        let named = last(&format!("directory {}", folder.trim_end_matches('/')));
+        assert!(named.is_some_and(|named| named > synced), "{log}");
+    }
 }

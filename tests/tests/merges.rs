@@ -14,8 +14,8 @@ use std::time::Duration;
 use walrust_tests::bucket::Bucket;
 use walrust_tests::process::Process;
 use walrust_tests::program::{
-    App, Watch, assert_every_point, assert_no_rebase, files_of_kind, points, restore,
-    restored_commits, walrust,
+    App, Watch, assert_every_point, assert_no_rebase, files_of_kind, list, points, restore,
+    restored_commits, ship, walrust,
 };
 use walrust_tests::scene::{Scene, Writer};
 use walrust_tests::server::{Action, Server};
@@ -231,15 +231,17 @@ fn ranges(bucket: &Bucket, level: u8) -> Vec<(u64, u64)> {
     let keys = bucket.ltx_keys().into_iter();
     let mut ranges: Vec<_> = keys
         .filter(|key| key.contains(&folder))
-        .map(|key| {
-            let name = key.rsplit('/').next().unwrap().trim_end_matches(".ltx");
-            let (min, max) = name.split_once('-').unwrap();
-            let number = |text| u64::from_str_radix(text, 16).unwrap();
-            (number(min), number(max))
-        })
+        .map(|key| range_of(&key))
         .collect();
     ranges.sort_unstable();
     ranges
+}
+
+fn range_of(key: &str) -> (u64, u64) {
+    let name = key.rsplit('/').next().unwrap().trim_end_matches(".ltx");
+    let (min, max) = name.split_once('-').unwrap();
+    let number = |text| u64::from_str_radix(text, 16).unwrap();
+    (number(min), number(max))
 }
 
 #[test]
@@ -361,4 +363,98 @@ fn p5_periods_go_on_over_starts_without_the_store() {
     assert_every_point(&clockwork.scene);
     clockwork.check(1);
     assert_eq!(ranges(&clockwork.scene.bucket, 1).len(), 1);
+}
+
+#[test]
+fn r7_restore_reads_what_each_writer_stores_and_there_is_no_other_layout() {
+    let mut clockwork = Clockwork::new(Scene::new("layout", "a.db"), 6);
+    // The watcher, over two minutes; and snapshots beside it and without it.
+    let mut watch = clockwork.start();
+    let snapshot = |scene: &Scene| {
+        let mut snapshot = walrust(&scene.bucket, "snapshot");
+        Process::run(snapshot.arg(scene.database()), PATIENCE).expect_success();
+    };
+    for minute in 1..=2 {
+        clockwork.files(&watch, 3);
+        watch.drain();
+        clockwork.minute(minute);
+        watch = clockwork.start();
+        clockwork.wait_merged(&watch, 1);
+    }
+    snapshot(&clockwork.scene);
+    clockwork.files(&watch, 1);
+    watch.drain();
+    let Clockwork { scene, writer, .. } = &mut clockwork;
+    writer.row();
+    snapshot(scene);
+    // Whoever restarted the log while nobody watched; all at once; and a history that begins anew.
+    writer.row();
+    walrust_tests::workload::checkpoint(&writer.connection, "TRUNCATE").unwrap();
+    writer.row();
+    ship::<&str>(&scene.bucket, &scene.database(), &[]).expect_success();
+    writer.row();
+    ship(&scene.bucket, &scene.database(), &["--new-chain"]).expect_success();
+    writer.row();
+    ship::<&str>(&scene.bucket, &scene.database(), &[]).expect_success();
+
+    let name = scene.name();
+    for key in scene.bucket.keys() {
+        let parts: Vec<_> = key.split('/').collect();
+        let known = match parts[..] {
+            [first, "manifest.json" | "lease.json"] => first == name,
+            [first, "index", _] => first == name,
+            [first, level, file] => {
+                let ranged = file.len() == 37 && file.ends_with(".ltx");
+                let level = u8::from_str_radix(level, 16).ok();
+                first == name && ranged && level.is_some_and(|level| level <= 3 || level == 9)
+            }
+            [".walrust", ..] => true,
+            _ => false,
+        };
+        assert!(known, "{key} is of no known layout");
+    }
+    let listed = |bucket: &Bucket| {
+        let described = list(bucket, name);
+        let files = described["files"].as_array().unwrap().iter();
+        let mut keys: Vec<_> = files
+            .map(|file| file["key"].as_str().unwrap().to_owned())
+            .collect();
+        keys.sort();
+        keys
+    };
+    let mut keys = scene.bucket.ltx_keys();
+    keys.sort();
+    assert_eq!(listed(&scene.bucket), keys);
+    assert_every_point(scene);
+
+    // Each object alone leads on from what ends before it, without an index that could know better.
+    let oracle = scene.oracle();
+    for (number, key) in keys.iter().enumerate() {
+        let copy = scene
+            .bucket
+            .copy_to(&scene.path().join(format!("copy-{number}")));
+        fs::remove_file(copy.file(&format!("{name}/manifest.json"))).unwrap();
+        let _ = fs::remove_dir_all(copy.file(&format!("{name}/index")));
+        if number == 0 {
+            assert_eq!(listed(&copy), keys);
+        }
+        let (min, max) = range_of(key);
+        for other in keys.iter().filter(|other| *other != key) {
+            if range_of(other).1 >= min {
+                fs::remove_file(copy.file(other)).unwrap();
+            }
+        }
+        let at = |bucket| {
+            restored_commits(
+                bucket,
+                name,
+                scene.path(),
+                Some(&format!("txid:{max}")),
+                &oracle,
+            )
+            .1
+        };
+        assert_eq!(at(&copy), at(&scene.bucket), "{key}");
+        fs::remove_dir_all(copy.folder()).unwrap();
+    }
 }

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -93,6 +94,91 @@ fn s2_one_shot_snapshots_of_a_busy_database_without_a_watcher() {
             &oracle,
         );
     }
+}
+
+#[test]
+fn k6_a_checkpoint_at_each_step_of_the_first_snapshot_is_seen() {
+    for kind in ["PASSIVE", "FULL", "RESTART", "TRUNCATE"] {
+        // The request in the middle of which the application writes and empties its log.
+        let mut number = 1;
+        while checkpointed_at(number, kind) {
+            number += 1;
+        }
+        assert!(
+            number > 5,
+            "only {number} requests until the first commit was stored"
+        );
+    }
+}
+
+/// Attaches a database for the first time; gives whether there was a request of this number before all was stored.
+fn checkpointed_at(number: u64, kind: &str) -> bool {
+    let server = Server::start();
+    let scene = Scene::on("window", "a.db", server.bucket("backups"));
+    let mut writer = scene.writer(Spec {
+        autocheckpoint: 0,
+        ..scene.spec(number)
+    });
+    writer.steps(20);
+    let (reached, at) = mpsc::channel();
+    let (go_on, done) = mpsc::channel::<()>();
+    let mut seen = 0;
+    server.rule(move |_| {
+        seen += 1;
+        if seen == number {
+            reached.send(()).unwrap();
+            let _ = done.recv_timeout(PATIENCE);
+        }
+        Action::Pass
+    });
+    let watch = Watch::start(
+        &scene.bucket,
+        &[&scene.database()],
+        &["--sync-interval", "10ms"],
+    );
+    let stored = || {
+        let folder = |folder: &str| {
+            let keys = scene.bucket.ltx_keys();
+            keys.iter().any(|key| key.contains(folder))
+        };
+        folder("/0009/") && folder("/0000/")
+    };
+    let mut hit = false;
+    until("the request, or the end of the start", PATIENCE, || {
+        match at.recv_timeout(Duration::from_millis(20)) {
+            Ok(()) => hit = true,
+            Err(_) if stored() => {}
+            Err(_) => {
+                // Something to capture, once there is a watcher; nothing that empties the log.
+                if scene
+                    .bucket
+                    .ltx_keys()
+                    .iter()
+                    .any(|key| key.contains("/0009/"))
+                {
+                    writer.row();
+                }
+                return None;
+            }
+        }
+        Some(())
+    });
+    if hit {
+        for _ in 0..2 {
+            writer.row();
+            checkpoint(&writer.connection, kind).unwrap();
+            writer.commit("DELETE FROM items WHERE id % 5 = 2");
+            checkpoint(&writer.connection, kind).unwrap();
+        }
+        writer.row();
+    }
+    // Whether it waits now or comes later.
+    drop(go_on);
+    watch.wait_stored(&scene, PATIENCE);
+    watch.drain();
+    assert_no_rebase(&scene);
+    assert_every_point(&scene);
+    hit
 }
 
 #[test]
