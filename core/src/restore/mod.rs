@@ -46,6 +46,7 @@ mod stage;
 mod target;
 #[cfg(test)]
 pub(crate) mod tests;
+mod ways;
 
 pub(crate) use arrive::{Arrived, fetch_all, read};
 pub use canvas::PageSink;
@@ -62,3 +63,4 @@ pub use resolve::{ClockStep, clock_steps};
 pub use run::{LeaveState, RestoreRequest, restore};
 pub use stage::Overwrite;
 pub use target::{RestoreTarget, TargetError};
+pub(crate) use ways::{Hop, Ways};

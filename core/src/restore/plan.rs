@@ -1,11 +1,9 @@
 //! Which files lead to a restore point: pure over a [`Catalog`].
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
-
+use super::ways::{Hop, Stop, Ways};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Catalog, CatalogFile, Format};
-use crate::types::{Lineage, Timestamp, Txid};
+use crate::types::{Timestamp, Txid};
 
 /// A state that a restore gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,35 +51,33 @@ impl LtxChain {
 /// Every state that a restore gives, by TXID: the ends of files that a chain reaches. Files alone decide,
 /// so a point is offered here exactly if [`chain_to`] finds a way to it.
 pub fn points(catalog: &Catalog) -> Vec<Point> {
-    let mut files = catalog.live();
-    files.sort_by_key(|file| (file.range().max(), Reverse(file.is_start())));
-    // The newest point of each lineage on the way up.
-    let mut reached: HashMap<Option<Lineage>, Txid> = HashMap::new();
-    let mut points: BTreeMap<Txid, (u8, Option<Timestamp>)> = BTreeMap::new();
-    // Of two files that end at one TXID only one needs to be reached, but both may tell the time.
-    for group in files.chunk_by(|a, b| a.range().max() == b.range().max()) {
-        let lineages = group.iter().filter(|file| {
-            let before = reached.get(&catalog.lineage_of(file));
-            file.is_start() || before.is_some_and(|at| file.range().min() <= at.next())
-        });
-        let lineages: Vec<_> = lineages.map(|file| catalog.lineage_of(file)).collect();
-        let Some(first) = group.first().filter(|_| !lineages.is_empty()) else {
-            continue;
-        };
-        let txid = first.range().max();
-        for lineage in lineages {
-            reached.insert(lineage, txid);
-        }
-        let time = group
-            .iter()
+    let files = catalog.live();
+    let ways = ways(catalog, &files);
+    let time = |stop: &Stop| {
+        // Of two files that end at one TXID both may tell the time.
+        let ending = ways.ending(stop).iter().filter_map(|id| files.get(*id));
+        let best = ending
             .map(|file| time_of(file))
             .min_by_key(|(rank, _)| *rank);
-        points.extend(time.map(|time| (txid, time)));
-    }
-    points
-        .into_iter()
-        .map(|(txid, (_, time))| Point { txid, time })
+        best.and_then(|(_, time)| time)
+    };
+    ways.stops()
+        .iter()
+        .map(|stop| Point {
+            txid: stop.txid,
+            time: time(stop),
+        })
         .collect()
+}
+
+fn ways(catalog: &Catalog, files: &[&CatalogFile]) -> Ways {
+    let hop = |file: &&CatalogFile| Hop {
+        key: file.key,
+        size: file.size,
+        start: file.is_start(),
+        lineage: catalog.lineage_of(file),
+    };
+    Ways::new(files.iter().map(hop).collect())
 }
 
 /// A file's time and how far to trust it: the commit's time where some file has it, else a creation.
@@ -181,47 +177,10 @@ pub(super) fn gap(catalog: &Catalog, reached: Txid, wanted: Txid) -> Error {
 /// The chain to `target`: from the newest start that leads there, by as few files as possible. Nothing
 /// where no chain ends exactly there.
 pub fn chain_to(catalog: &Catalog, target: Txid) -> Option<LtxChain> {
-    let mut files = catalog.live();
-    files.retain(|file| file.range().max() <= target);
-    files.sort_by_key(|file| file.range().min());
-    let mut starts: Vec<&CatalogFile> = files
-        .iter()
-        .copied()
-        .filter(|file| file.is_start())
-        .collect();
-    starts.sort_by_key(|file| (Reverse(file.range().max()), file.size));
-    // Two starts at one TXID hold the same state; a third attempt would find the same gap.
-    starts
-        .into_iter()
-        .find_map(|start| extend(catalog, start, &files, target))
-}
-
-/// Goes from `start` to `target`, at each step by the file that leads furthest; of several the smallest.
-/// `files` are sorted by their first TXID.
-fn extend(
-    catalog: &Catalog,
-    start: &CatalogFile,
-    files: &[&CatalogFile],
-    target: Txid,
-) -> Option<LtxChain> {
-    let lineage = catalog.lineage_of(start);
-    let mut chain = vec![start.clone()];
-    let mut at = start.range().max();
-    let mut rest = files
-        .iter()
-        .filter(|file| !file.is_start() && catalog.lineage_of(file) == lineage)
-        .peekable();
-    let mut best: Option<&CatalogFile> = None;
-    while at < target {
-        while let Some(file) = rest.next_if(|file| file.range().min() <= at.next()) {
-            let rank = |file: &CatalogFile| (file.range().max(), Reverse(file.size));
-            if best.is_none_or(|best| rank(file) > rank(best)) {
-                best = Some(file);
-            }
-        }
-        let next = best.take().filter(|file| file.range().max() > at)?;
-        at = next.range().max();
-        chain.push(next.clone());
-    }
-    (at == target).then_some(LtxChain { files: chain })
+    let files = catalog.live();
+    let chain = ways(catalog, &files).chain_to(target)?;
+    let files = chain.into_iter().filter_map(|id| files.get(id));
+    Some(LtxChain {
+        files: files.map(|file| (*file).clone()).collect(),
+    })
 }
