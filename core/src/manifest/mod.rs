@@ -31,13 +31,14 @@ mod spill;
 mod tests;
 
 pub use catalog::{Catalog, CatalogFile, Format};
-pub use delta::{ManifestDelta, NewHead};
+pub use delta::{Compaction, ManifestDelta, NewHead};
 pub use due::{Due, Unpublished, due};
 pub use entry::{FileEntry, FileKey, FileKind};
 pub use facts::{IN_FLIGHT, Place, is_damage, read_all_facts, read_facts};
 pub(crate) use holes::holes;
 pub use listing::{Keys, Listed, Listing, list_files, list_tail};
 pub use live::Turns;
+pub(crate) use pages::visit_pages;
 pub use pages::{Root, read_pages, read_root};
 pub use publisher::{Found, Published, Publisher};
 pub use rebuild::rebuild;

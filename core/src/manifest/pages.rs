@@ -94,23 +94,35 @@ pub async fn read_pages(
     pages: &[PageRef],
 ) -> Result<Vec<FileEntry>> {
     let mut files = Vec::new();
+    visit_pages(store, layout, pages, |_, page| files.extend(page.files)).await?;
+    Ok(files)
+}
+
+/// Hands `pages` and the pages below them to `visit`, one after the other: a long history need not be held
+/// whole. Errors as [`read_pages`].
+pub(crate) async fn visit_pages(
+    store: &dyn Store,
+    layout: &Layout,
+    pages: &[PageRef],
+    mut visit: impl FnMut(PageRef, IndexPage),
+) -> Result<()> {
     let mut wanted = pages.to_vec();
     for _ in 0..DEEPEST {
         if wanted.is_empty() {
-            return Ok(files);
+            return Ok(());
         }
-        let read: Vec<IndexPage> = stream::iter(std::mem::take(&mut wanted))
+        let mut reading = stream::iter(std::mem::take(&mut wanted))
             .map(|reference| async move {
                 let key = layout.index_page(reference.range, reference.hash);
                 let object = fetch(store, &key).await?;
-                IndexPage::parse(&object.bytes, &reference).map_err(|error| error.on(key))
+                let page = IndexPage::parse(&object.bytes, &reference);
+                page.map(|page| (reference, page))
+                    .map_err(|error| error.on(key))
             })
-            .buffered(IN_FLIGHT)
-            .try_collect()
-            .await?;
-        for page in read {
-            files.extend(page.files);
-            wanted.extend(page.pages);
+            .buffered(IN_FLIGHT);
+        while let Some((reference, page)) = reading.try_next().await? {
+            wanted.extend_from_slice(&page.pages);
+            visit(reference, page);
         }
     }
     let message = format!("the pages of the index lie more than {DEEPEST} deep");

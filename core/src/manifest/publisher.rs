@@ -15,20 +15,23 @@
 //!
 //! | after | left behind | next time |
 //! |---|---|---|
-//! | storing pages | pages that no root names | the same pages are named, or compact deletes them |
+//! | storing pages | pages that no root names | others are stored; compact deletes these |
 //! | replacing the root | everything done | nothing to do |
 //!
 //! # Cancellation
 //!
 //! Dropping the future may leave either; the next call reads the root again.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::delta::ManifestDelta;
 use super::entry::FileKey;
+use super::facts::IN_FLIGHT;
 use super::listing::list_files;
 use super::pages::{Root, read_pages, read_root_to_replace};
 use super::rebuild::rebuild;
@@ -109,7 +112,7 @@ impl Publisher {
     /// Makes `delta` part of the index.
     ///
     /// Errors: `Fenced` if a later writer's turn covers what `delta` adds, `Busy` after many conflicts in a
-    /// row, and those of the store.
+    /// row or where another compaction went by, and those of the store.
     pub async fn publish(&mut self, delta: &ManifestDelta, now: Timestamp) -> Result<Published> {
         for conflicts in 0..ATTEMPTS {
             let base = match self.known.take() {
@@ -153,7 +156,7 @@ impl Publisher {
             let key = self
                 .layout
                 .index_page(page.reference.range, page.reference.hash);
-            // Refused: the same bytes are there, for the name holds their hash.
+            // Refused: an earlier try at this request got there, for the name holds the bytes' hash.
             self.store
                 .put(&key, Bytes::from(page.bytes), Put::new_object())
                 .await?;
@@ -181,17 +184,26 @@ impl Publisher {
         let Some(mut manifest) = manifest.cloned() else {
             return Ok(None);
         };
-        let holds = |page: &PageRef, key: &FileKey| {
-            page.range.min() <= key.range().min() && key.range().max() <= page.range.max()
-        };
-        let in_root = |key: &FileKey| manifest.file(*key).is_some();
-        let elsewhere: Vec<_> = delta.remove.iter().filter(|key| !in_root(key)).collect();
-        let (open, shut): (Vec<_>, Vec<_>) = std::mem::take(&mut manifest.pages)
+        let in_root: HashSet<FileKey> = manifest.files.iter().map(|file| file.key).collect();
+        let elsewhere = delta.remove.iter().filter(|key| !in_root.contains(key));
+        let elsewhere = Wanted::new(elsewhere.copied());
+        let (perhaps, mut shut): (Vec<PageRef>, Vec<_>) = std::mem::take(&mut manifest.pages)
             .into_iter()
-            .partition(|page| elsewhere.iter().any(|key| holds(page, key)));
+            .partition(|page| elsewhere.may_lie_in(page));
+        let mut reading = stream::iter(perhaps)
+            .map(|page| async move {
+                let files = read_pages(&*self.store, &self.layout, &[page]).await?;
+                Ok::<_, Error>((page, files))
+            })
+            .buffered(IN_FLIGHT);
+        while let Some((page, files)) = reading.try_next().await? {
+            match files.iter().any(|file| elsewhere.holds(&file.key)) {
+                true => manifest.files.extend(files),
+                false => shut.push(page),
+            }
+        }
+        shut.sort_by_key(|page| (page.range.max(), page.range.min()));
         manifest.pages = shut;
-        let files = read_pages(&*self.store, &self.layout, &open).await?;
-        manifest.files.extend(files);
         Ok(Some(manifest))
     }
 
@@ -231,5 +243,33 @@ impl Publisher {
             "the store names no version of the index",
         )
         .on(self.layout.manifest())
+    }
+}
+
+/// Files that are looked for in the pages, by first TXID.
+struct Wanted(Vec<FileKey>);
+
+impl Wanted {
+    fn new(keys: impl Iterator<Item = FileKey>) -> Self {
+        let mut keys: Vec<FileKey> = keys.collect();
+        keys.sort_by_key(|key| (key.range(), key.level()));
+        Self(keys)
+    }
+
+    /// Whether some file may be in `page`, by what its name says.
+    fn may_lie_in(&self, page: &PageRef) -> bool {
+        let first = self
+            .0
+            .partition_point(|key| key.range().min() < page.range.min());
+        let behind = self.0.get(first..).unwrap_or_default();
+        behind
+            .iter()
+            .take_while(|key| key.range().min() <= page.range.max())
+            .any(|key| key.range().max() <= page.range.max())
+    }
+
+    fn holds(&self, key: &FileKey) -> bool {
+        let place = |key: &FileKey| (key.range(), key.level());
+        self.0.binary_search_by_key(&place(key), place).is_ok()
     }
 }

@@ -101,6 +101,7 @@ fn index_of(mut files: Vec<FileEntry>) -> Result<Manifest> {
         files,
         pages: Vec::new(),
         compactions,
+        removed: Vec::new(),
     })
 }
 

@@ -101,9 +101,14 @@ pub struct Manifest {
     /// Where the older entries are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pages: Vec<PageRef>,
-    /// How many compactions went by: before the first, no file may be missing.
+    /// How many compactions went by: before the first, no file may be missing; a
+    /// plan that was made before the last of them is void.
     #[serde(default)]
     pub compactions: u64,
+    /// Pages that name what the last compaction deletes. Written before the first deletion, so that
+    /// whoever looks meanwhile, or after a crash, relies on none of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<PageRef>,
 }
 
 /// A page of the index.
@@ -117,6 +122,13 @@ pub struct IndexPage {
     /// Further pages below this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pages: Vec<PageRef>,
+    /// Files that a compaction deletes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<FileKey>,
+    /// Random. No page has the name of an earlier one, so that one which nothing names any more can be
+    /// deleted without fear that somebody takes it up again.
+    #[serde(default)]
+    pub salt: u64,
 }
 
 #[derive(Deserialize)]
@@ -167,7 +179,29 @@ impl Manifest {
     }
 }
 
+/// Salts are numbers that every reader of JSON holds exactly.
+const SALTS: u64 = 1 << 53;
+
 impl IndexPage {
+    /// A page of `files` and of the pages below it.
+    pub(crate) fn new(files: Vec<FileEntry>, pages: Vec<PageRef>) -> Self {
+        Self {
+            version: VERSION,
+            files,
+            pages,
+            removed: Vec::new(),
+            salt: fastrand::u64(..SALTS),
+        }
+    }
+
+    /// A page that names what a compaction deletes.
+    pub(crate) fn of_removed(removed: Vec<FileKey>) -> Self {
+        Self {
+            removed,
+            ..Self::new(Vec::new(), Vec::new())
+        }
+    }
+
     /// Reads a page. Errors: `Unsupported` for another version, `Corrupt` also for bytes of another hash.
     pub fn parse(bytes: &[u8], reference: &PageRef) -> Result<Self> {
         if hash(bytes) != reference.hash {
@@ -183,8 +217,9 @@ impl IndexPage {
 
     /// The bytes of the page and what the root keeps of it; nothing for a page without content.
     pub fn encode(&self) -> Result<Option<(Vec<u8>, PageRef)>> {
-        let ranges =
-            (self.files.iter().map(FileEntry::range)).chain(self.pages.iter().map(|p| p.range));
+        let ranges = (self.files.iter().map(FileEntry::range))
+            .chain(self.pages.iter().map(|page| page.range))
+            .chain(self.removed.iter().map(|key| key.range()));
         let Some(range) = ranges.reduce(span) else {
             return Ok(None);
         };
@@ -193,7 +228,7 @@ impl IndexPage {
         let reference = PageRef {
             range,
             hash: hash(&bytes),
-            files: self.files.len() as u64 + below,
+            files: (self.files.len() + self.removed.len()) as u64 + below,
             depth: 1 + self.pages.iter().map(|page| page.depth).max().unwrap_or(0),
         };
         Ok(Some((bytes, reference)))

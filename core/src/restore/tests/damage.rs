@@ -356,11 +356,7 @@ async fn a_damaged_page_of_the_index_gives_way_to_a_listing() {
     let (old, new): (Vec<_>, Vec<_>) = std::mem::take(&mut manifest.files)
         .into_iter()
         .partition(|file| file.max().get() < 6);
-    let page = IndexPage {
-        version: 1,
-        files: old,
-        pages: Vec::new(),
-    };
+    let page = IndexPage::new(old, Vec::new());
     let (bytes, reference) = page.encode().unwrap().unwrap();
     manifest.files = new;
     manifest.pages = vec![reference];
