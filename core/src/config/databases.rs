@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::retention::RetentionPolicy;
 use super::settings::{ResolvedDatabase, SyncSettings, Unmatched};
 use super::{Entry, File};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +31,7 @@ struct Candidate<'f> {
 pub(super) fn find(
     file: Option<&File>,
     named: &[PathBuf],
-    sync: impl Fn(Option<&Entry>) -> SyncSettings,
+    settings: impl Fn(Option<&Entry>) -> Result<(SyncSettings, RetentionPolicy)>,
 ) -> Result<Found> {
     let mut found = Found::default();
     let candidates = match named {
@@ -38,10 +39,12 @@ pub(super) fn find(
         named => arguments(file, named, &mut found.unmatched)?,
     };
     refuse_doubles(&candidates)?;
-    found.databases = candidates
-        .into_iter()
-        .map(|candidate| ResolvedDatabase {
-            sync: sync(candidate.entry),
+    let resolved = candidates.into_iter().map(|candidate| {
+        let (sync, retention) =
+            settings(candidate.entry).map_err(|error| error.on(candidate.path.display()))?;
+        Ok(ResolvedDatabase {
+            sync,
+            retention,
             optional: candidate.entry.is_some_and(|entry| entry.optional),
             // Who names a database on the command line wants it now.
             paused: named.is_empty() && candidate.entry.is_some_and(|entry| entry.paused),
@@ -49,7 +52,8 @@ pub(super) fn find(
             path: candidate.path,
             name: candidate.name,
         })
-        .collect();
+    });
+    found.databases = resolved.collect::<Result<_>>()?;
     Ok(found)
 }
 

@@ -12,6 +12,7 @@ use super::encryption;
 use super::fault::{Fault, Faults, Place, Source};
 use super::limits;
 use super::proxy::ProxyAddress;
+use super::retention::RetentionLayer;
 use super::section::{Reader, Section, Value};
 use super::settings::{StoreLayer, SyncLayer};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,8 @@ pub struct File {
     pub store: StoreLayer,
     /// `[sync]`, but for `memory_limit`.
     pub sync: SyncLayer,
+    /// `[retention]`.
+    pub retention: RetentionLayer,
     /// `sync.memory_limit`.
     pub memory_limit: Option<u64>,
     /// `log.format`.
@@ -57,6 +60,8 @@ pub struct Entry {
     pub adopt_at: Option<Txid>,
     /// What it overrides.
     pub sync: SyncLayer,
+    /// What it overrides of `[retention]`.
+    pub retention: RetentionLayer,
 }
 
 impl File {
@@ -148,6 +153,10 @@ fn read_file<'t>(reader: &mut Reader<'t>, document: &DeTable<'t>) -> File {
             limits::memory(value.size()?).map_err(|error| error.to_string())
         });
         section.finish();
+    }
+    if let Some(table) = top.table("retention") {
+        let section = Section::new(top.reader(), "retention", table);
+        file.retention = RetentionLayer::read(section);
     }
     if let Some(table) = top.table("log") {
         let mut section = Section::new(top.reader(), "log", table);
@@ -250,6 +259,10 @@ fn read_sync(section: &mut Section<'_, '_>) -> SyncLayer {
         prove_interval: section.take("prove_interval", |value| {
             limits::prove_interval(value.duration()?).map_err(|error| error.to_string())
         }),
+        compact_after_snapshot: section.take("compact_after_snapshot", |value| value.boolean()),
+        compact_interval: section.take("compact_interval", |value| {
+            limits::compact_interval(value.duration()?).map_err(|error| error.to_string())
+        }),
         checkpoint_pages: section.take("checkpoint_pages", |value| {
             limits::checkpoint_pages(value.whole()?).map_err(|error| error.to_string())
         }),
@@ -276,6 +289,9 @@ fn read_entry<'t>(
         name.parse::<DatabaseName>()
             .map_err(|error| error.to_string())
     });
+    let retention = section
+        .table("retention")
+        .map(|table| RetentionLayer::read(Section::new(section.reader(), "retention", table)));
     let entry = Entry {
         place,
         path: path.clone().unwrap_or_default().into(),
@@ -286,6 +302,7 @@ fn read_entry<'t>(
             .take("adopt_at", |value| value.whole())
             .and_then(Txid::new),
         sync: read_sync(&mut section),
+        retention: retention.unwrap_or_default(),
     };
     if section.take("memory_limit", |_| Ok(())).is_some() {
         let message = "`memory_limit`: it holds for the whole process and belongs into [sync]";

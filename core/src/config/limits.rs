@@ -41,6 +41,29 @@ pub fn lease_duration(length: Duration) -> Result<Duration, ValueError> {
     at_least(length, Duration::from_secs(15))
 }
 
+/// A compaction lists the whole folder: more often than once a second it would do nothing else. 0 is off.
+pub fn compact_interval(length: Duration) -> Result<Duration, ValueError> {
+    match length.is_zero() {
+        true => Ok(length),
+        false => at_least(length, Duration::from_secs(1)),
+    }
+}
+
+/// A year of hours.
+pub const MOST_HOURLY: u64 = 8_760;
+/// Ten years of days.
+pub const MOST_DAILY: u64 = 3_660;
+/// Ten years of weeks.
+pub const MOST_WEEKLY: u64 = 520;
+/// Twenty years of months.
+pub const MOST_MONTHLY: u64 = 240;
+
+/// How many periods a tier of retention keeps a snapshot of.
+pub fn retained(number: u64, most: u64) -> Result<u32, ValueError> {
+    let number = within(number, 0..=most)?;
+    u32::try_from(number).map_err(|_| ValueError::Number(number.to_string()))
+}
+
 /// Each request holds a connection and a buffer.
 pub fn max_requests(number: u64) -> Result<NonZeroU32, ValueError> {
     nonzero(within(number, 1..=1_000)?)
@@ -208,6 +231,13 @@ mod tests {
         assert!(prove_interval(Duration::from_millis(999)).is_err());
         assert!(lease_duration(Duration::ZERO).is_err());
         assert!(max_requests(0).is_err() && max_requests(1_001).is_err());
+        assert!(compact_interval(Duration::from_millis(1)).is_err());
+        assert!(compact_interval(Duration::ZERO).is_ok());
+        assert!(
+            retained(0, 5).is_ok()
+                && retained(6, 5).is_err()
+                && retained(1 << 40, 1 << 41).is_err()
+        );
         assert!(checkpoint_pages(0).is_err() && checkpoint_pages(1 << 32).is_err());
         assert!(memory(0).is_err() && memory(16 << 20).is_ok());
         assert!(spool(0).is_err() && spool(8 << 20).is_ok());

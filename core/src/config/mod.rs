@@ -15,6 +15,7 @@ pub mod limits;
 mod not_yet;
 mod proxy;
 mod resolve;
+mod retention;
 mod section;
 mod settings;
 pub mod streams;
@@ -28,7 +29,8 @@ pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};
 pub use file::{DEFAULT_FILE, Entry, File};
 pub use proxy::{ProxyAddress, ProxyError};
-pub use resolve::{Overrides, log_format, resolve, resolve_store};
+pub use resolve::{Overrides, log_format, resolve, resolve_retention, resolve_store};
+pub use retention::{RetentionLayer, RetentionPolicy};
 pub use settings::{
     Resolved, ResolvedDatabase, StoreLayer, StoreSettings, SyncLayer, SyncSettings, Unmatched,
 };

@@ -4,15 +4,9 @@
 /// `section` or `section.key`. A feature takes its lines out when it comes.
 const NOT_YET: &[&str] = &[
     "s3.gate_startup",
-    "sync.compact_after_snapshot",
-    "sync.compact_interval",
-    "retention",
     "replicate",
     "metrics",
     "log.heartbeat_url",
-    "databases.compact_after_snapshot",
-    "databases.compact_interval",
-    "databases.retention",
     "databases.local",
 ];
 

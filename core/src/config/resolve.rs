@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::choices::LogFormat;
 use super::databases;
 use super::limits;
+use super::retention::{RetentionLayer, RetentionPolicy};
 use super::settings::{Resolved, StoreLayer, StoreSettings, SyncLayer};
 use super::{Environment, File};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +20,8 @@ pub struct Overrides {
     pub store: StoreLayer,
     /// Over `[sync]` and over every database's own settings.
     pub sync: SyncLayer,
+    /// Over `[retention]` and over every database's own.
+    pub retention: RetentionLayer,
     /// Over `log.format`.
     pub log_format: Option<LogFormat>,
     /// Instead of the configured list (R68).
@@ -37,11 +40,14 @@ pub fn resolve(
         let file_layer = file.map(|file| file.sync.clone()).unwrap_or_default();
         let entry_layer = entry.map(|entry| entry.sync.clone()).unwrap_or_default();
         let own = overrides.sync.clone().over(&entry_layer);
-        own.over(&file_layer).finish()
+        let of_entry = entry.map(|entry| entry.retention).unwrap_or_default();
+        let retention = resolve_retention(file, overrides, of_entry)?;
+        Ok((own.over(&file_layer).finish(), retention))
     })?;
     Ok(Resolved {
         store,
         sync,
+        retention: resolve_retention(file, overrides, RetentionLayer::default())?,
         memory_limit: file
             .and_then(|file| file.memory_limit)
             .unwrap_or(DEFAULT_MEMORY),
@@ -49,6 +55,16 @@ pub fn resolve(
         databases: found.databases,
         unmatched: found.unmatched,
     })
+}
+
+/// What is kept of a database whose entry says `of_entry`. Errors: `Invalid` where no tier keeps anything.
+pub fn resolve_retention(
+    file: Option<&File>,
+    overrides: &Overrides,
+    of_entry: RetentionLayer,
+) -> Result<RetentionPolicy> {
+    let of_file = file.map(|file| file.retention).unwrap_or_default();
+    overrides.retention.over(of_entry).over(of_file).finish()
 }
 
 /// The store alone, for commands that need no local database.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::{Entry, File};
+use super::{Entry, File, RetentionLayer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::DatabaseName;
 
@@ -15,6 +15,8 @@ pub struct Stream {
     pub name: DatabaseName,
     /// Its file.
     pub path: PathBuf,
+    /// What its entry overrides of `[retention]`.
+    pub retention: RetentionLayer,
 }
 
 /// Whether some entry is a pattern, so that [`of`] needs the names that the bucket holds.
@@ -37,6 +39,7 @@ pub fn of(file: &File, stored: &[DatabaseName]) -> Result<Vec<Stream>> {
                     None => super::databases::own_name(&entry.path, None)?,
                 },
                 path: entry.path.clone(),
+                retention: entry.retention,
             }),
             Some(text) => {
                 let pattern = super::databases::glob_pattern(&text, &entry.path)?;
@@ -45,6 +48,7 @@ pub fn of(file: &File, stored: &[DatabaseName]) -> Result<Vec<Stream>> {
                     super::databases::is_match(&pattern, file_name).then(|| Stream {
                         name: name.clone(),
                         path: entry.path.with_file_name(file_name),
+                        retention: entry.retention,
                     })
                 }));
             }
@@ -76,7 +80,7 @@ fn within<'n>(name: &'n DatabaseName, prefix: Option<&DatabaseName>) -> Option<&
 fn refuse_doubles(streams: &[Stream]) -> Result<()> {
     let mut names: HashMap<&DatabaseName, &Path> = HashMap::new();
     let mut paths: HashMap<&Path, &DatabaseName> = HashMap::new();
-    for Stream { name, path } in streams {
+    for Stream { name, path, .. } in streams {
         let shown = path.display();
         if let Some(other) = names.insert(name, path) {
             let message = format!(

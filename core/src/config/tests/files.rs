@@ -7,6 +7,7 @@ use super::{faults, parse, parse_with};
 use crate::config::not_yet::{listed, not_yet};
 use crate::config::{
     Barrier, Encryption, Environment, File, LeaseMode, LogFormat, PathStyle, ProxyAddress,
+    RetentionLayer,
 };
 use crate::error::{Error, ErrorKind};
 use crate::types::Txid;
@@ -38,12 +39,22 @@ max_interval = "2h"
 on_idle = 0.5
 on_startup = true
 prove_interval = "6h"
+compact_after_snapshot = true
+compact_interval = "6h"
 checkpoint_pages = 1000
 barrier = "off"
 memory_limit = "32MiB"
 spool_limit = 1073741824
 set_wal_mode = true
 allow_network_fs = true
+
+[retention]
+hourly = 48
+daily = 0
+weekly = 8
+monthly = 6
+points = "12h"
+minutes = "3d"
 
 [log]
 format = "json"
@@ -56,6 +67,8 @@ paused = true
 adopt_at = 42
 max_changes = 0
 wal_sync_interval = "10s"
+compact_interval = 0
+retention = { hourly = 12, points = 60 }
 
 [[databases]]
 path = "/var/lib/users.db"
@@ -96,6 +109,18 @@ fn every_key_is_read() {
     assert_eq!(sync.on_idle, Some(Duration::from_millis(500)));
     assert_eq!(sync.on_startup, Some(true));
     assert_eq!(sync.prove_interval, Some(Duration::from_secs(21_600)));
+    assert_eq!(sync.compact_after_snapshot, Some(true));
+    assert_eq!(sync.compact_interval, Some(Duration::from_secs(21_600)));
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let expected = RetentionLayer {
+        hourly: Some(48),
+        daily: Some(0),
+        weekly: Some(8),
+        monthly: Some(6),
+        points: seconds(43_200),
+        minutes: seconds(259_200),
+    };
+    assert_eq!(file.retention, expected);
     assert_eq!(sync.checkpoint_pages.map(u32::from), Some(1000));
     assert_eq!(sync.barrier, Some(Barrier::Off));
     assert_eq!(sync.spool_limit, Some(1 << 30));
@@ -112,6 +137,14 @@ fn every_key_is_read() {
     assert_eq!(app.adopt_at, Txid::new(42));
     assert_eq!(app.sync.max_changes, Some(0));
     assert_eq!(app.sync.sync_interval, Some(Duration::from_secs(10)));
+    assert_eq!(app.sync.compact_interval, seconds(0));
+    let expected = RetentionLayer {
+        hourly: Some(12),
+        points: seconds(60),
+        ..RetentionLayer::default()
+    };
+    assert_eq!(app.retention, expected);
+    assert_eq!(users.retention, RetentionLayer::default());
     assert_eq!(users.prefix, "users".parse().ok());
     assert!(!users.optional && !users.paused);
 }
@@ -134,6 +167,14 @@ fn v9_unknown_keys_are_refused_in_every_section() {
             "[[databases]]\npath = \"a\"\n  pathh = 1",
             "3:3: unknown key in [[databases]]: `pathh` (did you mean `path`?)",
         ),
+        (
+            "[retention]\nyearly = 1",
+            "2:1: unknown key in [retention]: `yearly`",
+        ),
+        (
+            "[[databases]]\npath = \"a\"\nretention = { hourli = 1 }",
+            "3:15: unknown key in [retention]: `hourli` (did you mean `hourly`?)",
+        ),
         ("[sync.deep]\nx = 1", "1:7: unknown key in [sync]: `deep`"),
     ];
     for (text, fault) in expected {
@@ -144,16 +185,16 @@ fn v9_unknown_keys_are_refused_in_every_section() {
 #[test]
 fn keys_of_later_features_are_refused_by_name() {
     assert_eq!(
-        faults("[s3]\nproxy = \"x\""),
-        ["2:1: `proxy` is not available in this version"]
+        faults("[s3]\ngate_startup = \"x\""),
+        ["2:1: `gate_startup` is not available in this version"]
     );
     assert_eq!(
-        faults("[retention]\nhourly = 24"),
-        ["1:2: [retention] is not available in this version"]
+        faults("[metrics]\nlisten = \"\""),
+        ["1:2: [metrics] is not available in this version"]
     );
     assert_eq!(
-        faults("[[databases]]\npath = \"a\"\nretention = { hourly = 12 }"),
-        ["3:1: `retention` is not available in this version"]
+        faults("[[databases]]\npath = \"a\"\nlocal = \"b\""),
+        ["3:1: `local` is not available in this version"]
     );
     // The list names nothing that is already there.
     for path in listed() {
@@ -323,6 +364,22 @@ fn wrong_values_name_key_and_bound() {
         (
             "[sync]\nmemory_limit = \"1KiB\"",
             "2:16: `memory_limit`: 1024 is below the least possible 1048576",
+        ),
+        (
+            "[retention]\nhourly = 8761",
+            "2:10: `hourly`: 8761 is above the greatest possible 8760",
+        ),
+        (
+            "[retention]\nweekly = \"1\"",
+            "2:10: `weekly`: wants a whole number, found a string",
+        ),
+        (
+            "[sync]\ncompact_interval = \"10ms\"",
+            "2:20: `compact_interval`: 10ms is below the least possible 1s",
+        ),
+        (
+            "[[databases]]\npath = \"a\"\nretention = 7",
+            "3:13: `retention` is a table, found a whole number",
         ),
         ("s3 = 1", "1:6: `s3` is a table, found a whole number"),
         (

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::parse;
-use crate::config::{Environment, Overrides, StoreLayer, SyncLayer, resolve, resolve_store};
+use crate::config::{
+    Environment, Overrides, RetentionLayer, RetentionPolicy, StoreLayer, SyncLayer, resolve,
+    resolve_retention, resolve_store,
+};
 use crate::error::ErrorKind;
 
 fn bucket() -> Overrides {
@@ -125,6 +128,8 @@ fn v6_every_sync_setting_takes_the_highest_layer_that_names_it() {
         on_idle: Some(Duration::from_secs(n)),
         on_startup: Some(flag),
         prove_interval: Some(Duration::from_secs(n)),
+        compact_after_snapshot: Some(flag),
+        compact_interval: Some(Duration::from_secs(n)),
         checkpoint_pages: pages(n),
         barrier: Some(barrier),
         spool_limit: Some(n << 20),
@@ -135,6 +140,81 @@ fn v6_every_sync_setting_takes_the_highest_layer_that_names_it() {
     assert_eq!(high.clone().over(&low), high);
     assert_eq!(SyncLayer::default().over(&low), low);
     assert_eq!(low.clone().over(&SyncLayer::default()), low);
+}
+
+#[test]
+fn v6_retention_of_a_database_overrides_the_file_and_the_command_line_overrides_both() {
+    let file = parse(
+        "[s3]\nbucket = \"bkt\"\n[sync]\ncompact_interval = 0\n\
+         [retention]\nhourly = 5\ndaily = 6\npoints = \"2h\"\n\
+         [[databases]]\npath = \"a.db\"\n\
+         [[databases]]\npath = \"b.db\"\nretention = { hourly = 9, minutes = 60 }",
+    );
+    let resolve = |retention: RetentionLayer| {
+        let overrides = Overrides {
+            retention,
+            ..Overrides::default()
+        };
+        let resolved = resolve(Some(&file), &Environment::default(), &overrides).unwrap();
+        assert_eq!(resolved.sync.compact_interval, None);
+        let shown = |policy: RetentionPolicy| {
+            (
+                (policy.hourly, policy.daily, policy.weekly, policy.monthly),
+                (policy.points.as_secs(), policy.minutes.as_secs()),
+            )
+        };
+        let all = resolved
+            .databases
+            .iter()
+            .map(|database| shown(database.retention));
+        all.chain([shown(resolved.retention)]).collect::<Vec<_>>()
+    };
+    let minutes = 7 * 86_400;
+    assert_eq!(
+        resolve(RetentionLayer::default()),
+        [
+            ((5, 6, 12, 12), (7200, minutes)),
+            ((9, 6, 12, 12), (7200, 60)),
+            ((5, 6, 12, 12), (7200, minutes))
+        ]
+    );
+    let command = RetentionLayer {
+        hourly: Some(1),
+        weekly: Some(0),
+        ..RetentionLayer::default()
+    };
+    assert_eq!(
+        resolve(command)[..2],
+        [
+            ((1, 6, 0, 12), (7200, minutes)),
+            ((1, 6, 0, 12), (7200, 60))
+        ]
+    );
+}
+
+#[test]
+fn r88_a_policy_that_keeps_no_snapshot_is_refused() {
+    let none = RetentionLayer {
+        hourly: Some(0),
+        daily: Some(0),
+        weekly: Some(0),
+        monthly: Some(0),
+        ..RetentionLayer::default()
+    };
+    let overrides = Overrides {
+        retention: none,
+        ..bucket()
+    };
+    let error = resolve_retention(None, &overrides, RetentionLayer::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("all 0"), "{error}");
+    // One database's own is enough to be wrong, and it is named.
+    let file = parse(
+        "[s3]\nbucket = \"bkt\"\n[[databases]]\npath = \"b.db\"\n\
+         retention = { hourly = 0, daily = 0, weekly = 0, monthly = 0 }",
+    );
+    let error = resolve(Some(&file), &Environment::default(), &Overrides::default()).unwrap_err();
+    assert!(error.to_string().starts_with("b.db: retention"), "{error}");
 }
 
 #[test]
