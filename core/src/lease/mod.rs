@@ -37,6 +37,7 @@ mod acquire;
 mod claim;
 mod held;
 mod judge;
+mod probe;
 mod record;
 
 #[cfg(test)]
@@ -52,4 +53,5 @@ pub use held::{Lease, Protection, Standing};
 pub use judge::{
     Ground, IdleOwner, Known, LeasePolicy, Mode, Moment, NewLineage, RECHECK, must_recheck,
 };
+pub use probe::{conditional_writes_hold, writer_may_live};
 pub use record::{Claim, Holder, HolderId, LockIdentity, Record};

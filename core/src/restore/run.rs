@@ -9,7 +9,7 @@ use super::apply::{Applied, Applier, OpenSink, Trouble};
 use super::find::{Found, find};
 use super::large::joined;
 use super::leave::{Leaving, SumFile, leave};
-use super::plan::LtxChain;
+use super::plan::{LtxChain, latest};
 use super::progress::Progress;
 use super::report::{RestoreReport, Verify};
 use super::stage::{Overwrite, Staged, check_output, follow};
@@ -85,6 +85,11 @@ pub async fn restore(
     report.requests = counts.total();
     report.bytes_downloaded = counts.bytes_received;
     Ok(report)
+}
+
+/// Whether a newer state than `found` can be restored.
+fn is_passed(catalog: &Catalog, found: Option<Txid>) -> bool {
+    latest(catalog).is_ok_and(|(newest, _)| Some(newest) > found)
 }
 
 struct Run<'a> {
@@ -213,9 +218,11 @@ impl Run<'_> {
                         lost.iter()
                             .for_each(|(key, reason)| catalog.lose(*key, reason));
                         fixed = match target {
-                            // A compaction may have thinned the point away; the newest is never thinned.
+                            // A compaction may have thinned the point away.
                             RestoreTarget::At(_) => None,
-                            _ => fixed,
+                            // Then there is a newer one, which is the newest now.
+                            RestoreTarget::Latest if is_passed(&catalog, fixed) => None,
+                            RestoreTarget::Latest | RestoreTarget::Txid(_) => fixed,
                         };
                         continue;
                     }

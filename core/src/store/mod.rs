@@ -24,6 +24,8 @@ mod file;
 mod layout;
 mod limited;
 mod location;
+#[cfg(test)]
+pub(crate) mod memory;
 mod metered;
 mod open;
 mod retrying;

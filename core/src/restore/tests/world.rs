@@ -66,8 +66,18 @@ pub(crate) const START: i64 = 1_700_000_000_000;
 impl World {
     pub(crate) fn new(seed: u64, page_size: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> =
-            Arc::new(FileStore::open(&directory.path().join("bucket")).unwrap());
+        let bucket = directory.path().join("bucket");
+        let store = Arc::new(FileStore::open(&bucket).unwrap());
+        Self::on(store, directory, seed, page_size)
+    }
+
+    /// On another store; `directory` is for what restores make.
+    pub(crate) fn on(
+        store: Arc<dyn Store>,
+        directory: tempfile::TempDir,
+        seed: u64,
+        page_size: u32,
+    ) -> Self {
         let layout = Layout::new("p".parse().unwrap(), "app.db".parse().unwrap());
         let publisher = Publisher::new(store.clone(), layout.clone());
         Self {
