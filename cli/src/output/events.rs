@@ -35,6 +35,13 @@ fn line(event: &WatchEvent) -> Option<Told> {
     Some(match &event.what {
         // The opening lines have named it; merges are housekeeping.
         Happening::Watching { .. } | Happening::Merge { .. } => return None,
+        // So is a compaction that found nothing to do.
+        Happening::Compact { objects: 0, .. } => return None,
+        Happening::Compact { objects, bytes } => line(format!(
+            "Compaction ({objects} {}, {} freed)",
+            if *objects == 1 { "object" } else { "objects" },
+            text::size(*bytes)
+        )),
         Happening::Sync {
             frames, page_size, ..
         } => {
@@ -217,6 +224,13 @@ mod tests {
         for (what, expected) in cases.into_iter().chain([(proven, proof)]) {
             assert_eq!(line(&event(what)), Some(Told::Line(expected.to_owned())));
         }
+        let compaction = |objects, bytes| line(&event(Happening::Compact { objects, bytes }));
+        let told = "[2024-01-15 10:30:00] app.db: Compaction (55 objects, 127.5 MB freed)";
+        assert_eq!(
+            compaction(55, 133_693_440),
+            Some(Told::Line(told.to_owned()))
+        );
+        assert_eq!(compaction(0, 0), None);
         let trouble = line(&event(Happening::Error {
             kind: ErrorKind::Unavailable,
             message: "no route".to_owned(),

@@ -1,5 +1,6 @@
 //! What a running watch tells whoever listens: the lines of `walrust watch`, its `--json`, metrics.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::ser::SerializeStruct;
@@ -58,6 +59,13 @@ pub enum Happening {
         /// The end of the merged file.
         txid: Txid,
         /// Bytes of the stored object.
+        bytes: u64,
+    },
+    /// What nobody needs any more went from the bucket.
+    Compact {
+        /// How many objects.
+        objects: u64,
+        /// Their size.
         bytes: u64,
     },
     /// Continuity could not be proven; the chain goes on with what differs (invariant 4).
@@ -168,6 +176,7 @@ impl Happening {
             Self::Sync { .. } => "sync",
             Self::Snapshot { .. } => "snapshot",
             Self::Merge { .. } => "merge",
+            Self::Compact { .. } => "compact",
             Self::Rebase { .. } => "rebase",
             Self::Proven { .. } => "proven",
             Self::Unproven { .. } => "unproven",
@@ -189,7 +198,10 @@ impl Happening {
             Self::Watching { txid } | Self::Recovered { txid, .. } | Self::Drained { txid } => {
                 *txid
             }
-            Self::Unproven { .. } | Self::Fenced { .. } | Self::Error { .. } => None,
+            Self::Compact { .. }
+            | Self::Unproven { .. }
+            | Self::Fenced { .. }
+            | Self::Error { .. } => None,
         }
     }
 
@@ -198,6 +210,7 @@ impl Happening {
             Self::Sync { bytes, .. }
             | Self::Snapshot { bytes, .. }
             | Self::Merge { bytes, .. }
+            | Self::Compact { bytes, .. }
             | Self::Rebase { bytes, .. }
             | Self::Proven { bytes, .. } => Some(*bytes),
             _ => None,
@@ -212,13 +225,15 @@ impl Happening {
         }
     }
 
-    fn message(&self) -> Option<&str> {
+    fn message(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Rebase { message, .. }
             | Self::Unproven { message, .. }
             | Self::Fenced { message }
             | Self::Error { message, .. }
-            | Self::Recovered { message, .. } => Some(message),
+            | Self::Recovered { message, .. } => Some(message.into()),
+            Self::Compact { objects: 1, .. } => Some("1 object deleted".into()),
+            Self::Compact { objects, .. } => Some(format!("{objects} objects deleted").into()),
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ use super::budget::Budget;
 use super::checkpoint::Barrier;
 use super::event::WatchEvent;
 use super::prove;
-use super::session::{Command, Policy};
+use super::session::{Command, CompactionPolicy, Policy};
 use super::status::{DatabaseState, DatabaseStatus};
 use super::trigger::SnapshotPolicy;
 use super::worker::{Context, Shared, WorkerEnd, WorkerOptions, run};
@@ -149,6 +149,7 @@ impl Watch {
             images: Arc::new(Semaphore::new(IMAGES)),
             proofs: Semaphore::new(1),
             memory: Budget::new(options.memory_limit),
+            compactions: Semaphore::new(1),
             waker: waker.clone(),
             grace: options.grace,
             holder: (HolderId::random(), host_name()),
@@ -191,6 +192,7 @@ impl Watch {
                 lease: None,
                 spool_is_too_small: false,
                 looks_first: false,
+                next_compaction: None,
                 stop_by: None,
             });
         }
@@ -358,6 +360,11 @@ fn worker_options(
                 max_interval: sync.max_interval.unwrap_or(off),
                 on_idle: sync.on_idle.unwrap_or(off),
                 on_startup: sync.on_startup,
+            },
+            compaction: CompactionPolicy {
+                after_snapshot: sync.compact_after_snapshot,
+                interval: sync.compact_interval,
+                retention: database.retention,
             },
             checkpoint_pages: sync.checkpoint_pages.get(),
             barrier: match sync.barrier {

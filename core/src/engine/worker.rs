@@ -57,6 +57,8 @@ pub(super) struct Shared {
     pub(super) waker: Arc<Waker>,
     /// For captured commits.
     pub(super) memory: Arc<Budget>,
+    /// Compactions that may run at once.
+    pub(super) compactions: Semaphore,
     /// How long a stop may take.
     pub(super) grace: Duration,
     /// This process among the holders of leases, and its name for people.
@@ -111,6 +113,8 @@ pub(super) struct Context {
     pub(super) spool_is_too_small: bool,
     /// Nothing is attached before the store has answered: capturing first led to nothing.
     pub(super) looks_first: bool,
+    /// When a compaction is due.
+    pub(super) next_compaction: Option<Instant>,
     /// When a stop must be over, once it was asked for.
     pub(super) stop_by: Option<Instant>,
 }

@@ -85,7 +85,11 @@ pub async fn compact(
             return Ok(thought.report);
         }
         run.require_order().await?;
-        match run.publish(&thought).await {
+        let published = match thought.is_written_down() {
+            true => Ok(()),
+            false => run.publish(&thought).await,
+        };
+        match published {
             Ok(()) => {
                 run.delete(&thought).await?;
                 return Ok(thought.report);
@@ -120,6 +124,16 @@ struct Thought {
 impl Thought {
     fn is_empty(&self) -> bool {
         self.report.delete_objects == 0 && self.delta.remove.is_empty()
+    }
+
+    /// Whether all that goes was written down by an earlier compaction, which then failed to delete it.
+    fn is_written_down(&self) -> bool {
+        let written: HashSet<FileKey> = self.look.leftovers.iter().map(|left| left.key).collect();
+        self.delta.remove.is_empty()
+            && self.delta.add.is_empty()
+            && self.dead.is_empty()
+            && self.look.pages.is_empty()
+            && self.files.iter().all(|key| written.contains(key))
     }
 }
 
@@ -309,40 +323,56 @@ impl Run<'_> {
         let pages = thought.look.pages.iter();
         others.extend(pages.map(|Spare { object, .. }| object.clone()));
         let all = dead.len() + others.len();
-        let mut failures = self.delete_objects(&dead).await?;
-        // Without them, those that could not be deleted would pass for living ones.
-        if failures.is_empty() {
-            failures = self.delete_objects(&others).await?;
+        // While some of the dead stand, the files that show them dead must stand too.
+        let mut failed = self.delete_objects(&dead).await;
+        failed.count += match failed.first {
+            Some(_) => others.len(),
+            None => 0,
+        };
+        if failed.first.is_none() {
+            failed = self.delete_objects(&others).await;
         }
-        let mut seen = HashSet::new();
-        failures.retain(|(key, _)| seen.insert(key.clone()));
-        let count = failures.len();
-        match failures.into_iter().next() {
-            None => Ok(()),
-            Some((key, first)) => {
-                let message = format!(
-                    "{count} of {all} objects were not deleted: {}",
-                    first.message()
-                );
-                Err(Error::new(first.kind(), message)
-                    .on(key)
-                    .because(first)
-                    .hint("the index no longer names them; run it again"))
-            }
-        }
+        let Some((key, first)) = failed.first else {
+            return Ok(());
+        };
+        let count = failed.count;
+        let message = format!(
+            "{count} of {all} objects were not deleted: {}",
+            first.message()
+        );
+        Err(Error::new(first.kind(), message)
+            .on(key)
+            .because(first)
+            .hint("the index no longer names them; run it again"))
     }
 
-    async fn delete_objects(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
-        let mut failures = Vec::new();
+    async fn delete_objects(&self, keys: &[String]) -> Failed {
+        let mut failed = Failed::default();
+        let mut left = keys.len();
         for batch in keys.chunks(BATCH) {
-            let failed = self.store.delete(batch).await.map_err(|error| {
-                let done = "the index no longer names what is left; run it again";
-                error
-                    .on(batch.first().map_or("", String::as_str))
-                    .hint(done)
-            })?;
-            failures.extend(failed);
+            match self.store.delete(batch).await {
+                Ok(failures) => {
+                    left -= batch.len();
+                    failed.count += failures.len();
+                    failed.first = failed.first.or(failures.into_iter().next());
+                }
+                // Nobody knows how much of it was done.
+                Err(error) => {
+                    failed.count += left;
+                    let key = batch.first().cloned().unwrap_or_default();
+                    failed.first = failed.first.or(Some((key, error)));
+                    break;
+                }
+            }
         }
-        Ok(failures)
+        failed
     }
+}
+
+/// Objects that could not be deleted.
+#[derive(Default)]
+struct Failed {
+    count: usize,
+    /// One of them, and why.
+    first: Option<(String, Error)>,
 }

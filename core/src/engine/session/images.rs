@@ -305,6 +305,7 @@ impl Session<'_> {
                 self.index_image(entry, Some(image.position));
                 self.activity.frames = self.activity.frames.saturating_sub(image.frames);
                 self.activity.last_snapshot = now;
+                self.compact_after_snapshot();
                 let time = self.now();
                 self.context
                     .status

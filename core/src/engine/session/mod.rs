@@ -23,6 +23,7 @@
 //!
 //! The session ends when it is told to; then it captures the tail and ships it within the grace.
 
+mod compaction;
 mod images;
 mod look;
 mod publish;
@@ -37,6 +38,8 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+pub(super) use self::compaction::CompactionPolicy;
+use self::compaction::Compactions;
 use self::images::{Image, ImageNews};
 use self::look::Gaze;
 use self::publish::Index;
@@ -98,6 +101,7 @@ pub struct Taken {
 pub(super) struct Policy {
     pub(super) sync_interval: Duration,
     pub(super) snapshots: SnapshotPolicy,
+    pub(super) compaction: CompactionPolicy,
     pub(super) checkpoint_pages: u32,
     pub(super) barrier: Barrier,
 }
@@ -140,6 +144,7 @@ pub(super) struct Session<'w> {
     image: Option<Image>,
     image_retry: Option<Backoff>,
     index: Index,
+    compactions: Compactions,
     checkpoints: CheckpointPolicy,
     activity: Activity,
     gaze: Gaze,
@@ -164,6 +169,7 @@ impl<'w> Session<'w> {
     ) -> Self {
         let now = Instant::now();
         let until = context.options.until;
+        let compactions = Compactions::new(&policy.compaction, context, now);
         let mut session = Self {
             checkpoints: CheckpointPolicy::new(policy.checkpoint_pages, policy.barrier),
             policy,
@@ -175,6 +181,7 @@ impl<'w> Session<'w> {
             image: None,
             image_retry: None,
             index: Index::new(context, now),
+            compactions,
             activity: Activity {
                 last_snapshot: now,
                 frames: 0,
@@ -267,6 +274,7 @@ impl<'w> Session<'w> {
         if let Some(task) = self.index.task.take() {
             task.abort();
         }
+        self.compactions.abort();
         let image = self.image.take().map(|mut image| {
             image.pieces = None;
             image.task
@@ -302,6 +310,7 @@ impl<'w> Session<'w> {
             return Ok(Some(end));
         }
         self.publish_if_due(now);
+        self.compact_if_due(now);
         Ok(None)
     }
 
@@ -316,6 +325,9 @@ impl<'w> Session<'w> {
             done = join(&mut self.upload), if self.upload.is_some() => self.uploaded(done).await?,
             done = join(&mut self.index.task), if self.index.task.is_some() => {
                 self.published(done).await?;
+            }
+            done = join(&mut self.compactions.task), if self.compactions.task.is_some() => {
+                self.compacted(done).await;
             }
             answer = self.standing.answer(), if seeking => return self.answered(answer).await,
             Some(command) = self.context.commands.recv() => self.command(command),
@@ -334,6 +346,8 @@ impl<'w> Session<'w> {
         let by = Instant::now() + self.context.shared.grace;
         self.stop_by = Some(*self.context.stop_by.get_or_insert(by));
         self.stopping = true;
+        // Deleting can wait; the last word in the index cannot.
+        self.compactions.abort();
         self.upload_retry = None;
         if self.is_refused() {
             // No grace helps.
@@ -369,6 +383,7 @@ impl<'w> Session<'w> {
             self.index_deadline(now),
             self.merge_deadline(now),
             self.ship_deadline(now),
+            self.compaction_deadline(),
             retry(self.image_retry, image_may_start),
             slot,
         ];

@@ -1,7 +1,9 @@
 //! Keeping the index in the bucket up to date: now and then, and at the end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -16,11 +18,12 @@ use crate::types::Position;
 /// Pause after the index could not be written.
 const PAUSE: Duration = Duration::from_secs(5);
 
-type Task = JoinHandle<(Publisher, ManifestDelta, Result<()>)>;
+type Task = JoinHandle<(ManifestDelta, Result<()>)>;
 
 /// What the index does not say yet.
 pub(super) struct Index {
-    publisher: Option<Publisher>,
+    /// Shared with the compaction: without conditional writes two of them would overwrite each other's index.
+    pub(super) publisher: Arc<Mutex<Publisher>>,
     pub(super) task: Option<Task>,
     delta: ManifestDelta,
     unpublished: Unpublished,
@@ -33,7 +36,7 @@ impl Index {
     pub(super) fn new(context: &Context, now: Instant) -> Self {
         let publisher = Publisher::new(context.shared.store.clone(), context.layout.clone());
         Self {
-            publisher: Some(publisher),
+            publisher: Arc::new(Mutex::new(publisher)),
             task: None,
             delta: ManifestDelta::default(),
             unpublished: Unpublished::default(),
@@ -47,6 +50,11 @@ impl Index {
     pub(super) fn lacks(&mut self, files: Vec<FileEntry>) {
         self.unpublished.incrementals += files.len() as u64;
         self.delta.add.extend(files);
+    }
+
+    /// Whether the index names every snapshot and merged file that is stored.
+    pub(super) fn is_settled(&self) -> bool {
+        self.task.is_none() && !self.unpublished.notable
     }
 
     fn when(&self, now: Instant) -> Option<Instant> {
@@ -120,26 +128,23 @@ impl Session<'_> {
     }
 
     fn publish(&mut self, now: Instant) {
-        let Some(mut publisher) = self.index.publisher.take() else {
-            return;
-        };
+        let publisher = self.index.publisher.clone();
         let delta = std::mem::take(&mut self.index.delta);
         self.index.unpublished = Unpublished::default();
         self.index.written = now;
         let time = self.now();
         self.index.task = Some(tokio::spawn(async move {
-            let done = publisher.publish(&delta, time).await.map(drop);
-            (publisher, delta, done)
+            let done = publisher.lock().await.publish(&delta, time).await;
+            (delta, done.map(drop))
         }));
     }
 
     /// The index was written, or not.
     pub(super) async fn published(
         &mut self,
-        done: Result<(Publisher, ManifestDelta, Result<()>)>,
+        done: Result<(ManifestDelta, Result<()>)>,
     ) -> Result<()> {
-        let (publisher, mut delta, done) = done?;
-        self.index.publisher = Some(publisher);
+        let (mut delta, done) = done?;
         match done {
             Ok(()) => {
                 self.index.not_before = None;
