@@ -105,6 +105,12 @@ pub(crate) enum Command {
     /// Restore to scratch, check, time and throw away
     #[command(override_usage = "walrust drill [OPTIONS] --bucket <BUCKET> <NAME>...")]
     Drill(DrillArgs),
+    /// Clean up old snapshots using retention policy
+    #[command(
+        visible_alias = "prune",
+        override_usage = "walrust compact [OPTIONS] --bucket <BUCKET> <NAME>"
+    )]
+    Compact(CompactArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -134,6 +140,7 @@ impl Command {
             Self::List(_) => "list",
             Self::Verify(_) => "verify",
             Self::Drill(_) => "drill",
+            Self::Compact(_) => "compact",
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
             Self::Help { .. } => "help",
@@ -207,6 +214,30 @@ pub(crate) struct WatchArgs {
     /// Take snapshot immediately on watch start [default: false]
     #[arg(long, value_name = "true|false", action = ArgAction::Set, hide_possible_values = true)]
     pub(crate) on_startup: Option<bool>,
+
+    /// Run compaction after each snapshot
+    #[arg(long)]
+    pub(crate) compact_after_snapshot: bool,
+
+    /// Compaction interval in seconds, 0 = disabled [default: 0]
+    #[arg(long, value_name = "SECONDS", value_parser = compact_interval)]
+    pub(crate) compact_interval: Option<Duration>,
+
+    /// Hourly snapshots to retain [default: 24]
+    #[arg(long, value_name = "N", value_parser = hours)]
+    pub(crate) retain_hourly: Option<u32>,
+
+    /// Daily snapshots to retain [default: 7]
+    #[arg(long, value_name = "N", value_parser = days)]
+    pub(crate) retain_daily: Option<u32>,
+
+    /// Weekly snapshots to retain [default: 12]
+    #[arg(long, value_name = "N", value_parser = weeks)]
+    pub(crate) retain_weekly: Option<u32>,
+
+    /// Monthly snapshots to retain [default: 12]
+    #[arg(long, value_name = "N", value_parser = months)]
+    pub(crate) retain_monthly: Option<u32>,
 
     /// Ship everything committed so far, then exit
     #[arg(long)]
@@ -319,6 +350,49 @@ pub(crate) struct ListArgs {
     pub(crate) bucket: BucketArgs,
 }
 
+/// `walrust compact`.
+#[derive(Debug, Args)]
+pub(crate) struct CompactArgs {
+    /// Database name as stored in S3
+    #[arg(value_name = "NAME", required_unless_present = "all")]
+    pub(crate) name: Option<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+
+    /// Hourly snapshots to keep: the newest of each of the last N hours [default: 24]
+    #[arg(long, value_name = "N", value_parser = hours)]
+    pub(crate) hourly: Option<u32>,
+
+    /// Daily snapshots to keep [default: 7]
+    #[arg(long, value_name = "N", value_parser = days)]
+    pub(crate) daily: Option<u32>,
+
+    /// Weekly snapshots to keep [default: 12]
+    #[arg(long, value_name = "N", value_parser = weeks)]
+    pub(crate) weekly: Option<u32>,
+
+    /// Monthly snapshots to keep [default: 12]
+    #[arg(long, value_name = "N", value_parser = months)]
+    pub(crate) monthly: Option<u32>,
+
+    /// How long every restore point stays, as 24h, 7d; then one a minute, then one an hour [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = value::seconds_or_duration)]
+    pub(crate) points: Option<Duration>,
+
+    /// Actually delete files (default: dry-run only)
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Compact every database of the config file
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) all: bool,
+
+    /// Also write a short report as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
 /// `walrust verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -385,6 +459,33 @@ fn prove_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::prove_interval(value::seconds_or_duration(text)?)
 }
 
+fn compact_interval(text: &str) -> Result<Duration, value::ValueError> {
+    limits::compact_interval(value::seconds_or_duration(text)?)
+}
+
+fn retained(text: &str, most: u64) -> Result<u32, value::ValueError> {
+    let number = text
+        .parse()
+        .map_err(|_| value::ValueError::Number(text.chars().take(40).collect()))?;
+    limits::retained(number, most)
+}
+
+fn hours(text: &str) -> Result<u32, value::ValueError> {
+    retained(text, limits::MOST_HOURLY)
+}
+
+fn days(text: &str) -> Result<u32, value::ValueError> {
+    retained(text, limits::MOST_DAILY)
+}
+
+fn weeks(text: &str) -> Result<u32, value::ValueError> {
+    retained(text, limits::MOST_WEEKLY)
+}
+
+fn months(text: &str) -> Result<u32, value::ValueError> {
+    retained(text, limits::MOST_MONTHLY)
+}
+
 fn spool_limit(text: &str) -> Result<u64, value::ValueError> {
     limits::spool(value::bytes_or_size(text)?)
 }
@@ -428,6 +529,16 @@ mod tests {
             "verify --all --config w.toml --deep --report /dev/termination-log",
             "drill app.db users.db -b b --random --scratch /mnt --report r.json",
             "drill --all -b b",
+            "watch myapp.db --bucket my-backups --compact-after-snapshot",
+            "watch myapp.db --bucket my-backups --compact-interval 3600 --retain-hourly 48",
+            "watch app.db -b b --retain-daily 1 --retain-weekly 2 --retain-monthly 0",
+            "compact myapp.db --bucket my-backups",
+            "compact myapp.db --bucket my-backups --force",
+            "compact myapp.db --bucket my-backups --hourly 48",
+            "compact myapp.db --bucket my-backups --hourly 6 --daily 3 --weekly 4 --monthly 3",
+            "compact myapp.db -b b --endpoint https://fly.storage.tigris.dev --points 7d",
+            "compact --all --config w.toml --force --report /dev/termination-log",
+            "prune myapp.db --bucket my-backups",
         ] {
             let arguments = ["walrust"].into_iter().chain(example.split(' '));
             if let Err(error) = Cli::try_parse_from(arguments) {
@@ -446,9 +557,10 @@ mod tests {
             "watch app.db -b b --on-startup",
             "watch app.db -b b --on-startup yes",
             "watch app.db -b b --spool-limit 1",
-            "watch app.db -b b --compact-after-snapshot",
-            "watch app.db -b b --compact-interval 3600",
-            "watch app.db -b b --retain-hourly 3",
+            "watch app.db -b b --compact-after-snapshot=true",
+            "watch app.db -b b --compact-interval 0.5",
+            "watch app.db -b b --retain-hourly 8761",
+            "watch app.db -b b --hourly 3",
             "watch app.db -b b --metrics-port 1",
             "watch app.db -b b --prove-interval 10ms",
             "watch app.db -b b --exec true --once",
@@ -461,7 +573,12 @@ mod tests {
             "restore .. -o o.db",
             "restore a/0000 -o o.db",
             "list -v -q",
-            "compact app.db -b b",
+            "compact -b b",
+            "compact app.db --all -b b",
+            "compact app.db -b b --hourly -1",
+            "compact app.db -b b --hourly many",
+            "compact app.db -b b --retain-hourly 3",
+            "compact app.db -b b --points yesterday",
             "replicate s3://b/a --local a.db",
             "explain",
             "verify -b b",

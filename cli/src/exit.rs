@@ -153,7 +153,7 @@ fn command_in(arguments: &[String]) -> String {
     let program = Cli::command();
     let names: Vec<&str> = program
         .get_subcommands()
-        .map(clap::Command::get_name)
+        .flat_map(|command| std::iter::once(command.get_name()).chain(command.get_all_aliases()))
         .collect();
     let command = arguments
         .iter()

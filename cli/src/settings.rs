@@ -1,8 +1,8 @@
 //! From arguments, environment and file to what holds.
 
 use walrust_core::config::{
-    self, Environment, File, LogFormat, Overrides, Resolved, StoreLayer, StoreSettings, SyncLayer,
-    limits,
+    self, Environment, File, LogFormat, Overrides, Resolved, RetentionLayer, RetentionPolicy,
+    StoreLayer, StoreSettings, SyncLayer, limits,
 };
 use walrust_core::{Error, ErrorKind, Result};
 
@@ -58,6 +58,11 @@ impl Settings {
         config::resolve_store(self.file.as_ref(), &self.environment, &self.overrides)
     }
 
+    /// What a compaction keeps of a database whose own entry says `of_entry`.
+    pub(crate) fn retention(&self, of_entry: RetentionLayer) -> Result<RetentionPolicy> {
+        config::resolve_retention(self.file.as_ref(), &self.overrides, of_entry)
+    }
+
     /// The store and the databases.
     pub(crate) fn resolve(&self) -> Result<Resolved> {
         let resolved = config::resolve(self.file.as_ref(), &self.environment, &self.overrides)?;
@@ -85,6 +90,13 @@ fn overrides(command: &Command) -> Result<Overrides> {
         Command::Watch(args) => Overrides {
             store: store(&args.bucket)?,
             sync: sync(args),
+            retention: RetentionLayer {
+                hourly: args.retain_hourly,
+                daily: args.retain_daily,
+                weekly: args.retain_weekly,
+                monthly: args.retain_monthly,
+                ..RetentionLayer::default()
+            },
             databases: args.databases.clone(),
             ..Overrides::default()
         },
@@ -102,6 +114,18 @@ fn overrides(command: &Command) -> Result<Overrides> {
         },
         Command::Drill(args) => Overrides {
             store: store(&args.bucket)?,
+            ..Overrides::default()
+        },
+        Command::Compact(args) => Overrides {
+            store: store(&args.bucket)?,
+            retention: RetentionLayer {
+                hourly: args.hourly,
+                daily: args.daily,
+                weekly: args.weekly,
+                monthly: args.monthly,
+                points: args.points,
+                minutes: None,
+            },
             ..Overrides::default()
         },
         Command::Completions { .. } | Command::Man { .. } | Command::Help { .. } => {
@@ -131,6 +155,8 @@ fn sync(args: &WatchArgs) -> SyncLayer {
         on_idle: args.on_idle,
         on_startup: args.on_startup,
         prove_interval: args.prove_interval,
+        compact_after_snapshot: args.compact_after_snapshot.then_some(true),
+        compact_interval: args.compact_interval,
         spool_limit: args.spool_limit,
         set_wal_mode: args.set_wal_mode.then_some(true),
         ..SyncLayer::default()
@@ -154,6 +180,51 @@ mod tests {
         let given = layer(&[]);
         assert_eq!(given.sync, SyncLayer::default());
         assert_eq!(given.store, StoreLayer::default());
+        assert_eq!(given.retention, RetentionLayer::default());
+    }
+
+    #[test]
+    fn g11_every_flag_of_retention_reaches_its_setting() {
+        let nothing = RetentionLayer::default;
+        let names = ["hourly", "daily", "weekly", "monthly"];
+        for (name, expected) in names.into_iter().zip([
+            RetentionLayer {
+                hourly: Some(3),
+                ..nothing()
+            },
+            RetentionLayer {
+                daily: Some(3),
+                ..nothing()
+            },
+            RetentionLayer {
+                weekly: Some(3),
+                ..nothing()
+            },
+            RetentionLayer {
+                monthly: Some(3),
+                ..nothing()
+            },
+        ]) {
+            let watch = layer(&[&format!("--retain-{name}"), "3"]);
+            assert_eq!(watch.retention, expected, "{name}");
+            let line = format!("walrust compact app.db --{name} 3");
+            let compact = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(
+                overrides(&compact.command).unwrap().retention,
+                expected,
+                "{name}"
+            );
+        }
+        let line = "walrust compact app.db --points 90m";
+        let compact = overrides(&Cli::try_parse_from(line.split(' ')).unwrap().command).unwrap();
+        let points = Some(std::time::Duration::from_secs(5400));
+        assert_eq!(
+            compact.retention,
+            RetentionLayer {
+                points,
+                ..nothing()
+            }
+        );
     }
 
     #[test]
@@ -222,6 +293,20 @@ mod tests {
                 ["--prove-interval", "1h"],
                 SyncLayer {
                     prove_interval: seconds(3600),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--compact-after-snapshot", "--once"],
+                SyncLayer {
+                    compact_after_snapshot: Some(true),
+                    ..nothing()
+                },
+            ),
+            (
+                ["--compact-interval", "3600"],
+                SyncLayer {
+                    compact_interval: seconds(3600),
                     ..nothing()
                 },
             ),

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walrust_core::clock::Clock;
-use walrust_core::config::{LeaseMode, Resolved, StoreSettings};
+use walrust_core::config::{LeaseMode, Resolved, RetentionPolicy, StoreSettings};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
 use walrust_core::lease::LeasePolicy;
 use walrust_core::restore::{
     self, DatabaseDescription, DatabaseList, LeaveState, Overwrite, Progress, RestoreRequest,
     RestoreTarget, Verify, discover,
 };
+use walrust_core::retention::{self, CompactReport, CompactRequest, DryRun, Writer};
 use walrust_core::store::{Layout, Store, StoreLocation};
 use walrust_core::types::{DatabaseName, KeyPrefix, Timestamp, Txid};
 use walrust_core::verify::{self, DrillReport, DrillRequest, Fix, VerifyReport, VerifyRequest};
@@ -289,6 +290,26 @@ pub(crate) async fn describe(
     let (store, prefix) = open(settings).await?;
     match restore::describe(&*store, &Layout::new(prefix, name.clone())).await {
         Ok(description) => Ok(description),
+        Err(error) => Err(with_near(error, settings, name).await),
+    }
+}
+
+/// Compacts one database, or says what that would do.
+pub(crate) async fn compact(
+    settings: &StoreSettings,
+    name: &DatabaseName,
+    policy: RetentionPolicy,
+    dry_run: DryRun,
+) -> Result<CompactReport> {
+    let (store, prefix) = open(settings).await?;
+    let request = CompactRequest {
+        layout: Layout::new(prefix, name.clone()),
+        policy,
+        dry_run,
+        writer: Writer::Elsewhere,
+    };
+    match retention::compact(&store, &request, &Clock::system()).await {
+        Ok(report) => Ok(report),
         Err(error) => Err(with_near(error, settings, name).await),
     }
 }

@@ -48,6 +48,27 @@ pub(crate) fn duration(length: Duration) -> String {
     format!("{}.{}s", tenths / 10, tenths % 10)
 }
 
+/// How long ago `time` was: `2 hours ago`, in minutes, hours, days, weeks or months (R92).
+pub(crate) fn age(time: Timestamp, now: Timestamp) -> String {
+    let minutes = now.millis_since(time).div_euclid(60_000);
+    if minutes < 0 {
+        return "in the future".to_owned();
+    }
+    let (number, unit) = [
+        (60, 1, "minute"),
+        (24 * 60, 60, "hour"),
+        (7 * 24 * 60, 24 * 60, "day"),
+        (30 * 24 * 60, 7 * 24 * 60, "week"),
+    ]
+    .into_iter()
+    .find(|(below, _, _)| minutes < *below)
+    .map_or((minutes / (30 * 24 * 60), "month"), |(_, length, unit)| {
+        (minutes / length, unit)
+    });
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural} ago")
+}
+
 /// `2024-01-15 10:30:00`, in UTC.
 pub(crate) fn time(time: Timestamp) -> String {
     time.to_jiff().strftime("%Y-%m-%d %H:%M:%S").to_string()
@@ -107,6 +128,33 @@ mod tests {
         assert_eq!(kilobytes(2 * 4096), "8KB");
         assert_eq!(kilobytes(3 * 512), "1.5KB");
         assert_eq!(kilobytes(0), "0KB");
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let now = Timestamp::from_millis(1_705_314_600_000);
+        let (hour, day) = (60, 24 * 60);
+        for (minutes, text) in [
+            (-1, "in the future"),
+            (0, "0 minutes ago"),
+            (1, "1 minute ago"),
+            (59, "59 minutes ago"),
+            (hour, "1 hour ago"),
+            (5 * hour + 59, "5 hours ago"),
+            (day, "1 day ago"),
+            (6 * day, "6 days ago"),
+            (7 * day, "1 week ago"),
+            (29 * day, "4 weeks ago"),
+            (30 * day, "1 month ago"),
+            (125 * day, "4 months ago"),
+        ] {
+            assert_eq!(
+                age(now.plus_millis(-minutes * 60_000), now),
+                text,
+                "{minutes}"
+            );
+        }
+        assert!(age(Timestamp::from_millis(i64::MIN), now).ends_with("months ago"));
     }
 
     #[test]

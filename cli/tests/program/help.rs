@@ -2,11 +2,13 @@
 
 use super::Shell;
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 9] = [
     "snapshot",
     "watch",
     "restore",
     "list",
+    "compact",
+    "prune",
     "completions",
     "man",
     "help",
@@ -46,6 +48,7 @@ fn commands_are_listed_in_their_order_with_their_summaries() {
         "watch        Watch SQLite databases and sync WAL changes to S3",
         "restore      Restore a database from S3",
         "list         List databases in S3 bucket",
+        "compact      Clean up old snapshots using retention policy [alias: prune]",
         "help         Print help for a command",
     ] {
         let at = rest
@@ -72,6 +75,10 @@ fn usage_has_the_shapes_of_the_reference() {
             "walrust restore [OPTIONS] --output <OUTPUT> --bucket <BUCKET> <NAME>",
         ),
         ("list", "walrust list [OPTIONS] --bucket <BUCKET>"),
+        (
+            "compact",
+            "walrust compact [OPTIONS] --bucket <BUCKET> <NAME>",
+        ),
     ] {
         let text = shell.run(&format!("{command} --help")).stdout;
         assert!(text.contains(usage), "{text}");
