@@ -67,7 +67,8 @@ pub(super) struct Look {
 /// `NotFound` for an unknown name, `Unsupported` for another program's backup, `Corrupt` where the index is
 /// missing or damaged, `Busy` where other compactions keep going by, and those of the store.
 pub(super) async fn look(store: &dyn Store, layout: &Layout, clock: &Clock) -> Result<Look> {
-    for _ in 0..ATTEMPTS {
+    let mut attempt = 1;
+    loop {
         let manifest = read_index(store, layout).await?;
         let seen = Seen {
             store,
@@ -76,13 +77,21 @@ pub(super) async fn look(store: &dyn Store, layout: &Layout, clock: &Clock) -> R
             manifest,
         };
         match seen.look().await {
-            // Something was deleted between two requests: by another compaction, or by nobody who may.
-            Err(error) if error.kind() == ErrorKind::NotFound && seen.is_overtaken().await? => {}
+            // Something went between two requests.
+            Err(error) if error.kind() == ErrorKind::Busy && attempt < ATTEMPTS => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let object = error.object().unwrap_or_default();
+                let message = "the object is gone, and it is still counted on";
+                return Err(Error::new(ErrorKind::Corrupt, message)
+                    .on(object)
+                    .because(error)
+                    .hint("nothing was deleted"));
+            }
             looked => return looked,
         }
+        attempt += 1;
     }
-    let message = "other compactions keep going by";
-    Err(Error::new(ErrorKind::Busy, message).on(layout.manifest()))
 }
 
 async fn read_index(store: &dyn Store, layout: &Layout) -> Result<Manifest> {
@@ -284,8 +293,8 @@ impl Seen<'_> {
     /// Takes out of `named` what is not there. A listing alone does not prove that: each object is asked
     /// for.
     ///
-    /// Errors: `NotFound` if something is gone, for the caller to find out whether a compaction went by;
-    /// `Unavailable` if an object is there after all: then the listing was no whole one.
+    /// Errors: `Busy` if another compaction went by; `Unavailable` if an object is there after all: then the
+    /// listing was no whole one.
     async fn missing(&self, named: &mut Named, listed: &Listed) -> Result<Option<String>> {
         let unlisted = |key: &&FileKey| !listed.files.contains_key(key);
         let missing: Vec<FileKey> = named.files.keys().filter(unlisted).copied().collect();
@@ -305,8 +314,8 @@ impl Seen<'_> {
             }
         }
         if !missing.is_empty() && self.is_overtaken().await? {
-            let message = "another compaction went by";
-            return Err(Error::new(ErrorKind::NotFound, message).on(self.layout.manifest()));
+            let message = "other compactions keep going by";
+            return Err(Error::new(ErrorKind::Busy, message).on(self.layout.manifest()));
         }
         for key in &missing {
             named.files.remove(key);

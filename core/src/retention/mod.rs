@@ -40,6 +40,7 @@
 //! As a crash.
 
 mod carry_out;
+mod keep;
 mod look;
 mod plan;
 mod points;

@@ -72,14 +72,19 @@ impl Scene {
         at
     }
 
-    /// A commit and its file, after the merges of the periods that are over.
-    async fn commit(&mut self, mark: Mark) -> u64 {
+    /// The merged files of the periods that are over.
+    async fn merge(&mut self) {
         let head = self.world.head();
         for merged in self.periods.due(self.now, head) {
             self.world
                 .merged(merged.level, merged.min, merged.max)
                 .await;
         }
+    }
+
+    /// A commit and its file, after the merges of the periods that are over.
+    async fn commit(&mut self, mark: Mark) -> u64 {
+        self.merge().await;
         let at = self.commit_image();
         self.world
             .put(FileKey::incremental(range(at, at)), mark)
@@ -183,11 +188,14 @@ impl Scene {
     }
 }
 
+/// What is done before request number so and so.
+type Before = dyn Fn(u64, Operation, &str) -> BoxFuture<'static, ()> + Send + Sync;
+
 /// Does something before a request, and fails deletions after a while.
 struct Stage {
     store: MemoryStore,
     calls: AtomicU64,
-    before: Box<dyn Fn(u64, Operation, &str) -> BoxFuture<'static, ()> + Send + Sync>,
+    before: Box<Before>,
     /// Objects that may still be deleted.
     deletions: AtomicU64,
     /// Whether conditions of writes are honoured.
@@ -1204,4 +1212,140 @@ async fn the_point_before_a_rebase_stays_for_a_month() {
             assert!(begins.count() <= 1, "{report:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn without_the_index_thinned_histories_still_tell_their_order() {
+    let mut scene = Scene::new(28).await;
+    // The first history is sparse, so that its incrementals stay; the second is busy, so that only merged
+    // files stay of it; the third goes on.
+    for _ in 0..8 {
+        scene.pass(3 * HOUR);
+        scene.commit(Mark::None).await;
+    }
+    for (lineage, pause, count) in [(0x777, SECOND, 300), (0x111, HOUR, 3)] {
+        scene.world.stream = stream(lineage, 1);
+        scene.periods = Periods::new(scene.world.head() + 1);
+        scene.pass(DAY);
+        let at = scene.commit_image();
+        let base = FileKey::incremental(range(at, at));
+        scene.world.put(base, Mark::Base).await;
+        scene.snapshot().await;
+        for _ in 0..count {
+            scene.pass(pause);
+            scene.commit(Mark::None).await;
+        }
+        scene.pass(DAY);
+        scene.merge().await;
+        scene.world.publish().await;
+    }
+    for _ in 0..2 {
+        scene.pass(40 * DAY);
+        scene.commit(Mark::None).await;
+        scene.snapshot().await;
+        scene.world.publish().await;
+    }
+    let request = CompactRequest {
+        policy: RetentionPolicy {
+            monthly: 12,
+            daily: 200,
+            ..Scene::policy()
+        },
+        ..scene.request(DryRun::No)
+    };
+    let store: Arc<dyn Store> = Arc::new(scene.store.clone());
+    compact(&store, &request, &scene.clock).await.unwrap();
+    let left = scene.manifest().await;
+    let levels_of = |lineage: u64| -> BTreeSet<u8> {
+        let ours = stream(lineage, 1).lineage;
+        let files = left
+            .files
+            .iter()
+            .filter(|file| file.stream.unwrap().lineage == ours);
+        files.map(|file| file.key.level()).collect()
+    };
+    assert!(
+        levels_of(0xabc).contains(&0) && !levels_of(0x777).contains(&0),
+        "{left:?}"
+    );
+    assert!(levels_of(0x777).len() > 1);
+    let points = scene.check_points(3).await;
+    scene.store.remove(&scene.world.layout.manifest());
+    assert_eq!(scene.points().await, points);
+    scene.check_points(3).await;
+    let mut publisher = Publisher::new(store, scene.world.layout.clone());
+    publisher
+        .publish(&ManifestDelta::default(), time(scene.now))
+        .await
+        .unwrap();
+    assert_eq!(scene.points().await, points);
+}
+
+#[tokio::test]
+async fn a_clock_that_runs_ahead_of_the_stores_thins_nothing_early() {
+    let scene = Scene::lived(29, 80).await;
+    let right = scene.compact(DryRun::Yes).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(scene.store.clone());
+    let ahead = Clock::manual(time(scene.now + 3000 * DAY));
+    let wrong = compact(&store, &scene.request(DryRun::Yes), &ahead)
+        .await
+        .unwrap();
+    assert_eq!(wrong, right);
+    // One that is behind keeps more, and never less.
+    let behind = Clock::manual(time(scene.now - 10 * DAY));
+    let careful = compact(&store, &scene.request(DryRun::Yes), &behind)
+        .await
+        .unwrap();
+    assert!(careful.delete_objects < right.delete_objects);
+    assert!(careful.points_after > right.points_after);
+}
+
+#[tokio::test]
+async fn what_removed_files_told_of_their_writers_stays_known() {
+    let mut scene = Scene::new(30).await;
+    for epoch in 1..6 {
+        scene.world.stream = stream(0xabc, epoch);
+        scene.periods = Periods::new(scene.world.head());
+        for _ in 0..3 {
+            scene.pass(10 * SECOND);
+            scene.commit(Mark::None).await;
+        }
+    }
+    scene.snapshot().await;
+    scene.world.publish().await;
+    // An index that was made before turns were noted.
+    let mut manifest = scene.manifest().await;
+    manifest.epochs.retain(|start| start.stream.epoch.get() > 4);
+    let index = scene.world.layout.manifest();
+    scene.store.write(&index, manifest.encode().unwrap().into());
+    scene.pass(90 * DAY);
+    scene.commit(Mark::None).await;
+    scene.snapshot().await;
+    scene.world.publish().await;
+    scene.compact(DryRun::No).await.unwrap();
+    let epochs = scene.manifest().await.epochs;
+    let firsts: Vec<(u32, u64)> = epochs
+        .iter()
+        .map(|start| (start.stream.epoch.get(), start.first.get()))
+        .collect();
+    assert_eq!(firsts, [(1, 2), (2, 5), (3, 8), (4, 11), (5, 14)]);
+}
+
+#[tokio::test]
+async fn a_lost_list_of_removals_is_an_error_and_not_an_empty_one() {
+    let mut scene = Scene::lived(31, 40).await;
+    scene.compact(DryRun::No).await.unwrap();
+    let removed = scene.manifest().await.removed;
+    let page = scene
+        .world
+        .layout
+        .index_page(removed[0].range, removed[0].hash);
+    scene.store.remove(&page);
+    scene.pass(DAY);
+    let keys = scene.ltx_keys();
+    let error = scene.compact(DryRun::No).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("still counted on"), "{error}");
+    assert_eq!(scene.ltx_keys(), keys);
+    scene.check_points(5).await;
 }
