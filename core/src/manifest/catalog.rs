@@ -8,7 +8,7 @@ use super::facts::{Place, read_all_facts};
 use super::listing::{Keys, Listed, list_files, list_tail};
 use super::live::Turns;
 use super::pages::{Root, read_pages, read_root};
-use super::rebuild::starts_of;
+use super::rebuild::start_shown_by;
 use super::root::{EpochStart, Head, Manifest, PageRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Layout, Store};
@@ -256,9 +256,10 @@ impl Catalog {
     /// The writers' turns, as the index and the files show them.
     pub fn turns(&self) -> Turns {
         let mut turns = Turns::new(self.epochs.iter().copied());
-        for start in starts_of(self.files.values().filter_map(|file| file.entry.as_deref())) {
-            turns.add(start);
-        }
+        let entries = self.files.values().filter_map(|file| file.entry.as_deref());
+        entries
+            .filter_map(|entry| start_shown_by(entry.key, entry.stream?))
+            .for_each(|start| turns.add(start));
         turns
     }
 

@@ -42,6 +42,6 @@ pub(crate) use pages::visit_pages;
 pub use pages::{Root, read_pages, read_root};
 pub use publisher::{Found, Published, Publisher};
 pub use rebuild::rebuild;
-pub(crate) use rebuild::starts_of;
+pub(crate) use rebuild::{start_shown_by, starts_of};
 pub use root::{EpochStart, Head, IndexPage, Manifest, OBJECT_LIMIT, PageRef, ROOT_LIMIT, VERSION};
 pub use spill::{NewPage, spill};

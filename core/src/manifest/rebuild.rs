@@ -1,6 +1,6 @@
 //! The index from the objects themselves, where it is missing or damaged (R26).
 
-use super::entry::{FileEntry, FileKind};
+use super::entry::{FileEntry, FileKey, FileKind};
 use super::facts::{Place, read_all_facts};
 use super::holes::holes;
 use super::listing::Listing;
@@ -8,7 +8,7 @@ use super::live::Turns;
 use super::root::{EpochStart, Head, Manifest, VERSION};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Layout, Store};
-use crate::types::{StreamId, Timestamp};
+use crate::types::{Epoch, StreamId, Timestamp};
 
 /// The turns that incrementals show: a writer's first TXID is that of its first incremental.
 pub(crate) fn starts_of<'a>(
@@ -23,6 +23,26 @@ pub(crate) fn starts_of<'a>(
                 first: file.range().min(),
             })
         })
+}
+
+/// What a file shows of the turns. A merged file may begin before the turn of its writer, of which it tells
+/// nothing; but its lineage had begun there, which counts where the incrementals are thinned. So it stands
+/// for the first epoch, which ends no other.
+pub(crate) fn start_shown_by(key: FileKey, stream: StreamId) -> Option<EpochStart> {
+    let epoch = match key.level() {
+        0 => stream.epoch,
+        _ => Epoch::FIRST,
+    };
+    (!key.range().is_snapshot()).then_some(EpochStart {
+        stream: StreamId { epoch, ..stream },
+        first: key.range().min(),
+    })
+}
+
+fn starts_shown_by(files: &[FileEntry]) -> impl Iterator<Item = EpochStart> {
+    files
+        .iter()
+        .filter_map(|file| start_shown_by(file.key, file.stream?))
 }
 
 /// Reads every listed file's header and trailer and makes the index of them. Dead files are left out.
@@ -59,7 +79,7 @@ fn index_of(mut files: Vec<FileEntry>) -> Result<Manifest> {
         return Err(Error::new(ErrorKind::Exists, message)
             .hint("walrust restores such a backup but does not continue it"));
     }
-    let turns = Turns::new(starts_of(&files));
+    let turns = Turns::new(starts_shown_by(&files));
     let alive = |file: &FileEntry| {
         !file
             .stream
@@ -82,7 +102,7 @@ fn index_of(mut files: Vec<FileEntry>) -> Result<Manifest> {
         ));
     };
     let mut epochs: Vec<EpochStart> = Vec::new();
-    for start in starts_of(&files) {
+    for start in starts_shown_by(&files) {
         match epochs.iter_mut().find(|known| known.stream == start.stream) {
             Some(known) => known.first = known.first.min(start.first),
             None => epochs.push(start),

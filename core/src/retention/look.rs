@@ -11,8 +11,8 @@ use super::plan::{Standing, StoredFile};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{
-    Catalog, EpochStart, FileEntry, FileKey, Format, IN_FLIGHT, Manifest, PageRef, Place, Root,
-    Turns, read_all_facts, read_root, visit_pages,
+    Catalog, FileEntry, FileKey, Format, IN_FLIGHT, Manifest, PageRef, Place, Root, Turns,
+    read_all_facts, read_root, start_shown_by, visit_pages,
 };
 use crate::store::{Entry, Layout, ObjectMeta, Store};
 use crate::types::{Digest, Lineage, Timestamp, Txid, TxidRange};
@@ -370,14 +370,10 @@ impl Seen<'_> {
 
     fn turns(&self, files: &[StoredFile]) -> Turns {
         let mut turns = Turns::new(self.manifest.epochs.iter().copied());
-        for file in files.iter().filter(|file| !file.key.range().is_snapshot()) {
-            if let Some(stream) = file.stream {
-                turns.add(EpochStart {
-                    stream,
-                    first: file.key.range().min(),
-                });
-            }
-        }
+        files
+            .iter()
+            .filter_map(|file| start_shown_by(file.key, file.stream?))
+            .for_each(|start| turns.add(start));
         turns
     }
 }

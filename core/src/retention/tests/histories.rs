@@ -7,7 +7,7 @@ use super::super::plan::{Fate, Plan, Standing, StoredFile, plan};
 use super::super::tiers::Tier;
 use super::{DAY, HOUR, MINUTE, Periods, SECOND};
 use crate::config::RetentionPolicy;
-use crate::manifest::{EpochStart, FileKey, FileKind, Turns};
+use crate::manifest::{EpochStart, FileKey, FileKind, Turns, start_shown_by};
 use crate::restore::tests::world::{range, txid};
 use crate::restore::{Hop, Ways};
 use crate::store::Level;
@@ -82,7 +82,7 @@ impl History {
             stream: Some(self.stream),
             standing: Standing::Named,
         };
-        if !key.range().is_snapshot() && self.epochs.iter().all(|e| e.stream != self.stream) {
+        if key.level() == 0 && self.epochs.iter().all(|e| e.stream != self.stream) {
             self.epochs.push(EpochStart {
                 stream: self.stream,
                 first: key.range().min(),
@@ -129,8 +129,8 @@ impl History {
     }
 
     fn take_over(&mut self) {
+        // The running periods go on: merged files of the new writer cover what the old one wrote.
         self.stream.epoch = self.stream.epoch.next().unwrap();
-        self.restart();
     }
 
     fn new_chain(&mut self) {
@@ -236,15 +236,10 @@ impl History {
 
     fn turns(&self) -> Turns {
         let mut turns = Turns::new(self.epochs.iter().copied());
-        for file in self
-            .files
-            .iter()
-            .filter(|file| !file.key.range().is_snapshot())
-        {
-            turns.add(EpochStart {
-                stream: file.stream.unwrap(),
-                first: file.key.range().min(),
-            });
+        for file in &self.files {
+            if let Some(start) = start_shown_by(file.key, file.stream.unwrap()) {
+                turns.add(start);
+            }
         }
         turns
     }

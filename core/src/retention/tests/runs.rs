@@ -1305,7 +1305,6 @@ async fn what_removed_files_told_of_their_writers_stays_known() {
     let mut scene = Scene::new(30).await;
     for epoch in 1..6 {
         scene.world.stream = stream(0xabc, epoch);
-        scene.periods = Periods::new(scene.world.head());
         for _ in 0..3 {
             scene.pass(10 * SECOND);
             scene.commit(Mark::None).await;
