@@ -11,6 +11,7 @@ use super::super::{CompactReport, CompactRequest, DryRun, Writer, compact};
 use super::{DAY, HOUR, MINUTE, Periods, SECOND};
 use crate::clock::Clock;
 use crate::config::RetentionPolicy;
+use crate::error::ErrorKind;
 use crate::ltx::{Encoder, Header, Mark, Spill, Tracking};
 use crate::manifest::{
     EpochStart, FileEntry, FileKey, Head, ManifestDelta, NewHead, Publisher, ROOT_LIMIT,
@@ -18,7 +19,7 @@ use crate::manifest::{
 use crate::restore::tests::world::{range, run, stream, txid};
 use crate::restore::{LeaveState, Overwrite, RestoreRequest, RestoreTarget, Verify, describe};
 use crate::store::memory::MemoryStore;
-use crate::store::{Layout, Level, Store};
+use crate::store::{Fault, Faulty, Layout, Level, Store};
 use crate::types::{DatabaseSum, PageCount, PageNumber, PageSize, PageSum, StreamId, Timestamp};
 
 /// Pages of the database; transaction `t` changes page `t % PAGES + 1`.
@@ -182,11 +183,10 @@ impl Year {
         self.publisher.publish(&delta, now).await.unwrap();
     }
 
-    /// A new process: another epoch, and the running periods begin anew.
+    /// A new process: another epoch, and the running periods go on.
     async fn restart(&mut self) {
         self.publish().await;
         self.stream.epoch = self.stream.epoch.next().unwrap();
-        self.periods = Periods::new(self.head);
     }
 
     fn measure(&mut self) {
@@ -200,16 +200,73 @@ impl Year {
     async fn compact(&mut self) -> CompactReport {
         self.publish().await;
         self.measure();
-        let request = CompactRequest {
+        let request = self.request();
+        let report = compact(&self.shared, &request, &self.clock).await.unwrap();
+        self.measure();
+        assert!(report.keep.len() <= 24 + 7 + 12 + 12, "{report:?}");
+        assert_eq!(self.advertised().await.len() as u64, report.points_after);
+        report
+    }
+
+    fn request(&self) -> CompactRequest {
+        CompactRequest {
             layout: self.layout.clone(),
             policy: RetentionPolicy::default(),
             dry_run: DryRun::No,
             writer: Writer::Elsewhere,
-        };
-        let report = compact(&self.shared, &request, &self.clock).await.unwrap();
-        self.measure();
-        assert!(report.keep.len() <= 24 + 7 + 12 + 12, "{report:?}");
-        report
+        }
+    }
+
+    /// The points that `list` names. The files that it planned them from are all there.
+    async fn advertised(&self) -> Vec<u64> {
+        let described = describe(&self.store, &self.layout).await.unwrap();
+        assert_eq!(described.notes, Vec::<String>::new());
+        for file in &described.files {
+            let size = self.store.size_of(&file.key);
+            assert_eq!(size, Some(file.bytes as usize), "{}", file.key);
+        }
+        described.points.iter().map(|point| point.txid).collect()
+    }
+
+    /// A compaction whose process dies before its first request, before its second, and so on.
+    async fn die_at_each_step(&mut self) {
+        self.publish().await;
+        let saved = self.store.save();
+        let before = self.advertised().await;
+        compact(&self.shared, &self.request(), &self.clock)
+            .await
+            .unwrap();
+        let (keys, after) = (self.store.keys(), self.advertised().await);
+        assert!(after.len() < before.len());
+        for step in 1.. {
+            self.store.load(&saved);
+            let died = Fault::Before(ErrorKind::Unavailable);
+            let dying = Arc::new(Faulty::new(self.store.clone(), move |call| {
+                (call.number >= step).then_some(died)
+            }));
+            let store: Arc<dyn Store> = dying.clone();
+            // The last requests only tidy up.
+            let done = compact(&store, &self.request(), &self.clock).await;
+            let points = self.advertised().await;
+            assert!(points == before || points == after, "step {step}");
+            for at in points.iter().step_by(points.len() / 3).chain(points.last()) {
+                self.restore(*at).await;
+            }
+            compact(&self.shared, &self.request(), &self.clock)
+                .await
+                .unwrap();
+            assert_eq!(self.advertised().await, after, "step {step}");
+            let ltx = |keys: &[String]| -> Vec<String> {
+                let keys = keys.iter().filter(|key| key.ends_with(".ltx"));
+                keys.cloned().collect()
+            };
+            assert_eq!(ltx(&self.store.keys()), ltx(&keys), "step {step}");
+            if dying.calls() < step {
+                done.unwrap();
+                assert!(step > 8, "{step} requests");
+                break;
+            }
+        }
     }
 
     async fn restore(&mut self, at: u64) {
@@ -234,8 +291,7 @@ impl Year {
     /// Restores the first, the last and some of the points in between.
     async fn sample(&mut self, count: usize) {
         self.publish().await;
-        let described = describe(&self.store, &self.layout).await.unwrap();
-        let points: Vec<u64> = described.points.iter().map(|point| point.txid).collect();
+        let points = self.advertised().await;
         let step = (points.len() / count).max(1);
         for at in points.iter().rev().step_by(step).chain(points.first()) {
             self.restore(*at).await;
@@ -264,8 +320,11 @@ async fn g4_a_year_stays_bounded_and_every_sampled_point_is_exact() {
                 year.publish().await;
             }
         }
-        if day % 50 == 49 {
+        if day % 7 == 4 {
             year.restart().await;
+        }
+        if matches!(day, 30 | 101) {
+            year.die_at_each_step().await;
         }
         if day % 6 == 0 || busy {
             year.compact().await;
