@@ -30,7 +30,7 @@ pub(crate) fn print_compaction(report: &CompactReport, now: Timestamp, out: &mut
         "{} Compaction complete: deleted {}, freed {}",
         out.check_mark(),
         count(report.delete_objects, "file"),
-        megabytes(report.free_bytes)
+        text::megabytes(report.free_bytes)
     ));
 }
 
@@ -39,7 +39,7 @@ fn print_plan(report: &CompactReport, now: Timestamp, out: &mut Out) {
     let (keep, delete) = (report.keep.len(), report.delete.len());
     out.line(format!(
         "  Keep: {keep} snapshots, Delete: {delete} snapshots, Free: {}",
-        megabytes(report.free_bytes)
+        text::megabytes(report.free_bytes)
     ));
     print_snapshots("Keeping", &report.keep, now, out);
     print_snapshots("Deleting", &report.delete, now, out);
@@ -103,12 +103,6 @@ impl From<usize> for Number {
     fn from(number: usize) -> Self {
         Self(number as u64)
     }
-}
-
-/// `127.50 MB` (R92).
-fn megabytes(bytes: u64) -> String {
-    let hundredths = (u128::from(bytes) * 100 + (1 << 19)) >> 20;
-    format!("{}.{:02} MB", hundredths / 100, hundredths % 100)
 }
 
 /// What `compact --all` did.
