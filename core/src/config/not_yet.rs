@@ -7,7 +7,6 @@ const NOT_YET: &[&str] = &[
     "sync.compact_after_snapshot",
     "sync.compact_interval",
     "retention",
-    "replicate",
     "metrics",
     "log.heartbeat_url",
     "databases.compact_after_snapshot",

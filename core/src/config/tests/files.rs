@@ -45,6 +45,9 @@ spool_limit = 1073741824
 set_wal_mode = true
 allow_network_fs = true
 
+[replicate]
+interval = "500ms"
+
 [log]
 format = "json"
 
@@ -114,6 +117,7 @@ fn every_key_is_read() {
     assert_eq!(app.sync.sync_interval, Some(Duration::from_secs(10)));
     assert_eq!(users.prefix, "users".parse().ok());
     assert!(!users.optional && !users.paused);
+    assert_eq!(file.replicate_interval, Some(Duration::from_millis(500)));
 }
 
 #[test]
