@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use walrust_core::config::{LogFormat, limits, value};
+use walrust_core::replica::Source;
 use walrust_core::restore::RestoreTarget;
 use walrust_core::types::DatabaseName;
 
@@ -99,18 +100,21 @@ pub(crate) enum Command {
     /// List databases in S3 bucket
     #[command(override_usage = "walrust list [OPTIONS] --bucket <BUCKET> [NAME]")]
     List(ListArgs),
-    /// Verify integrity of LTX files in S3
-    #[command(override_usage = "walrust verify [OPTIONS] --bucket <BUCKET> <NAME>")]
-    Verify(VerifyArgs),
-    /// Restore to scratch, check, time and throw away
-    #[command(override_usage = "walrust drill [OPTIONS] --bucket <BUCKET> <NAME>...")]
-    Drill(DrillArgs),
     /// Clean up old snapshots using retention policy
     #[command(
         visible_alias = "prune",
         override_usage = "walrust compact [OPTIONS] --bucket <BUCKET> <NAME>"
     )]
     Compact(CompactArgs),
+    /// Run as a read replica, polling S3 for changes
+    #[command(override_usage = "walrust replicate [OPTIONS] --local <LOCAL> <SOURCE>")]
+    Replicate(ReplicateArgs),
+    /// Verify integrity of LTX files in S3
+    #[command(override_usage = "walrust verify [OPTIONS] --bucket <BUCKET> <NAME>")]
+    Verify(VerifyArgs),
+    /// Restore to scratch, check, time and throw away
+    #[command(override_usage = "walrust drill [OPTIONS] --bucket <BUCKET> <NAME>...")]
+    Drill(DrillArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -141,6 +145,7 @@ impl Command {
             Self::Verify(_) => "verify",
             Self::Drill(_) => "drill",
             Self::Compact(_) => "compact",
+            Self::Replicate(_) => "replicate",
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
             Self::Help { .. } => "help",
@@ -451,6 +456,47 @@ pub(crate) struct DrillArgs {
     pub(crate) report: Option<PathBuf>,
 }
 
+/// `walrust replicate`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplicateArgs {
+    /// S3 location of the database, as s3://bucket/mydb, s3://bucket/prefix/mydb or file:///DIR/mydb
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: Source,
+
+    /// Local database path for the replica
+    #[arg(long)]
+    pub(crate) local: PathBuf,
+
+    /// Poll interval. Supports ms, s, m, h suffixes [default: 5s]
+    #[arg(long, value_parser = poll_interval)]
+    pub(crate) interval: Option<Duration>,
+
+    /// S3 endpoint URL for Tigris/MinIO/etc. Also reads from AWS_ENDPOINT_URL_S3
+    // Checked later, as that of the other commands.
+    #[arg(long)]
+    pub(crate) endpoint: Option<String>,
+
+    /// Region to sign requests for. Also reads from AWS_REGION [default: us-east-1]
+    #[arg(long, value_parser = limits::region)]
+    pub(crate) region: Option<String>,
+
+    /// Catch up with the source, then exit
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Replace a file at LOCAL that is no replica of SOURCE
+    #[arg(long)]
+    pub(crate) replace: bool,
+
+    /// Disable metrics server
+    #[arg(long)]
+    pub(crate) no_metrics: bool,
+}
+
+fn poll_interval(text: &str) -> Result<Duration, value::ValueError> {
+    limits::poll_interval(value::duration(text)?)
+}
+
 fn sync_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::sync_interval(value::seconds_or_duration(text)?)
 }
@@ -539,6 +585,11 @@ mod tests {
             "compact myapp.db -b b --endpoint https://fly.storage.tigris.dev --points 7d",
             "compact --all --config w.toml --force --report /dev/termination-log",
             "prune myapp.db --bucket my-backups",
+            "replicate s3://my-bucket/mydb --local replica.db --interval 5s",
+            "replicate s3://my-bucket/mydb --local /var/lib/app/replica.db --endpoint https://fly.storage.tigris.dev",
+            "replicate s3://my-bucket/prefix/mydb --local replica.db",
+            "replicate s3://my-bucket/mydb --local replica.db --interval 1s",
+            "replicate file:///mnt/nas/mydb --local replica.db --interval 250ms --once --replace",
         ] {
             let arguments = ["walrust"].into_iter().chain(example.split(' '));
             if let Err(error) = Cli::try_parse_from(arguments) {
@@ -579,7 +630,13 @@ mod tests {
             "compact app.db -b b --hourly many",
             "compact app.db -b b --retain-hourly 3",
             "compact app.db -b b --points yesterday",
-            "replicate s3://b/a --local a.db",
+            "replicate s3://my-bucket/a",
+            "replicate --local a.db",
+            "replicate s3://my-bucket --local a.db",
+            "replicate s3://my-bucket/a --local a.db --interval 5",
+            "replicate s3://my-bucket/a --local a.db --interval 0s",
+            "replicate s3://my-bucket/a --local a.db --interval s",
+            "replicate s3://my-bucket/a --local a.db --metrics-port 1",
             "explain",
             "verify -b b",
             "verify app.db --all -b b",

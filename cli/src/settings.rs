@@ -1,8 +1,8 @@
 //! From arguments, environment and file to what holds.
 
 use walrust_core::config::{
-    self, Environment, File, LogFormat, Overrides, Resolved, RetentionLayer, RetentionPolicy,
-    StoreLayer, StoreSettings, SyncLayer, limits,
+    self, Environment, File, LogFormat, Overrides, ReplicateSettings, Resolved, RetentionLayer,
+    RetentionPolicy, StoreLayer, StoreSettings, SyncLayer, limits,
 };
 use walrust_core::{Error, ErrorKind, Result};
 
@@ -61,6 +61,11 @@ impl Settings {
     /// What a compaction keeps of a database whose own entry says `of_entry`.
     pub(crate) fn retention(&self, of_entry: RetentionLayer) -> Result<RetentionPolicy> {
         config::resolve_retention(self.file.as_ref(), &self.overrides, of_entry)
+    }
+
+    /// How a replica is kept.
+    pub(crate) fn replicate(&self) -> ReplicateSettings {
+        config::resolve_replicate(self.file.as_ref(), &self.overrides)
     }
 
     /// The store and the databases.
@@ -128,6 +133,14 @@ fn overrides(command: &Command) -> Result<Overrides> {
             },
             ..Overrides::default()
         },
+        Command::Replicate(args) => Overrides {
+            store: StoreLayer {
+                location: Some(args.source.location.clone()),
+                ..endpoint(args.endpoint.as_deref(), args.region.as_deref())?
+            },
+            replicate_interval: args.interval,
+            ..Overrides::default()
+        },
         Command::Completions { .. } | Command::Man { .. } | Command::Help { .. } => {
             Overrides::default()
         }
@@ -135,12 +148,18 @@ fn overrides(command: &Command) -> Result<Overrides> {
 }
 
 fn store(args: &BucketArgs) -> Result<StoreLayer> {
-    let endpoint = args.endpoint.as_deref().map(limits::endpoint).transpose();
     Ok(StoreLayer {
         location: args.bucket.as_deref().map(str::parse).transpose()?,
+        ..endpoint(args.endpoint.as_deref(), args.region.as_deref())?
+    })
+}
+
+fn endpoint(endpoint: Option<&str>, region: Option<&str>) -> Result<StoreLayer> {
+    let endpoint = endpoint.map(limits::endpoint).transpose();
+    Ok(StoreLayer {
         endpoint: endpoint
             .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()).on("--endpoint"))?,
-        region: args.region.clone(),
+        region: region.map(str::to_owned),
         ..StoreLayer::default()
     })
 }

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walrust_core::clock::Clock;
-use walrust_core::config::{LeaseMode, Resolved, RetentionPolicy, StoreSettings};
+use walrust_core::config::{
+    LeaseMode, ReplicateSettings, Resolved, RetentionPolicy, StoreSettings,
+};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
 use walrust_core::lease::LeasePolicy;
+use walrust_core::replica::{self, Replace, Replica, ReplicaEvent, ReplicaOptions};
 use walrust_core::restore::{
     self, DatabaseDescription, DatabaseList, LeaveState, Overwrite, Progress, RestoreRequest,
     RestoreTarget, Verify, discover,
@@ -35,6 +38,18 @@ pub(crate) struct RestoreJob {
     /// Whether to leave a state directory for a watcher.
     pub(crate) leave_state: bool,
     pub(crate) check: args::Verify,
+}
+
+/// One replica.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplicaJob {
+    pub(crate) name: DatabaseName,
+    pub(crate) local: std::path::PathBuf,
+    pub(crate) settings: ReplicateSettings,
+    /// Catch up, then end.
+    pub(crate) once: bool,
+    /// Whether another file may be replaced.
+    pub(crate) replace: bool,
 }
 
 /// How to watch, beyond the configuration.
@@ -274,6 +289,36 @@ pub(crate) async fn drill(
 /// The time now.
 pub(crate) fn now() -> Timestamp {
     Clock::system().now()
+}
+
+/// Keeps a replica until `shutdown`, or until it is at the newest state of its source.
+pub(crate) async fn replicate(
+    settings: &StoreSettings,
+    job: ReplicaJob,
+    events: mpsc::Sender<ReplicaEvent>,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let (store, prefix) = open(settings).await?;
+    let options = ReplicaOptions {
+        store,
+        layout: Layout::new(prefix, job.name.clone()),
+        local: job.local,
+        interval: job.settings.interval,
+        replace: match job.replace {
+            true => Replace::Yes,
+            false => Replace::No,
+        },
+        allow_network_fs: job.settings.allow_network_fs,
+        until: match job.once {
+            true => replica::Until::CaughtUp,
+            false => replica::Until::Stopped,
+        },
+        clock: Clock::system(),
+    };
+    match Replica::new(options, events)?.run(shutdown).await {
+        Err(error) => Err(with_near(error, settings, &job.name).await),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// The databases of a bucket.

@@ -9,6 +9,7 @@ pub mod lease;
 pub mod ltx;
 pub mod manifest;
 pub mod memory;
+pub mod replica;
 pub mod report;
 pub mod restore;
 pub mod retention;

@@ -11,6 +11,7 @@
     reason = "a harness reports by panicking"
 )]
 
+pub mod bank;
 pub mod bucket;
 pub mod litestream;
 pub mod locks;
@@ -18,6 +19,7 @@ pub mod oracle;
 pub mod process;
 pub mod program;
 pub mod record;
+pub mod replica;
 pub mod scene;
 pub mod server;
 pub mod shim;

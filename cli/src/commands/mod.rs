@@ -5,6 +5,7 @@ mod compact;
 mod drill;
 mod help;
 mod list;
+mod replicate;
 mod restore;
 mod snapshot;
 mod streams;
@@ -27,6 +28,7 @@ pub(crate) fn run(
 ) -> Result<(), Failed> {
     match command {
         Command::Watch(args) => watch::run(&args, settings, out),
+        Command::Replicate(args) => replicate::run(&args, settings, out),
         command => {
             let Some(out) = out else {
                 return Ok(());
@@ -50,7 +52,7 @@ pub(crate) fn run(
                 Command::Completions { shell } => help::completions(shell, out),
                 Command::Man { directory } => help::man(&directory, out).map_err(Failed::from),
                 Command::Help { command } => help::help(command.as_deref(), out),
-                Command::Watch(_) => Ok(()),
+                Command::Watch(_) | Command::Replicate(_) => Ok(()),
             }
         }
     }

@@ -108,7 +108,7 @@ async fn watch(
     resolved: Resolved,
     options: WatchOptions,
     mut signals: Signals,
-    printer: &Printer,
+    printer: &Printer<WatchEvent>,
     mut app: Option<&mut App>,
 ) -> Result<Vec<Unfinished>> {
     let mut asked: Option<Instant> = None;

@@ -1,4 +1,4 @@
-//! The lines of a running watch (R52, R53).
+//! The lines of a running watch or replica (R52, R53, R107).
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use serde::Serialize;
 use tracing::{error, warn};
 use walrust_core::engine::{Happening, WatchEvent};
+use walrust_core::replica::{self, ReplicaEvent};
+use walrust_core::types::DatabaseName;
 
 use super::{Out, text};
 
@@ -23,7 +26,47 @@ pub(crate) enum Told {
     Error(String),
 }
 
-/// How `event` is told to people; some events are only for programs.
+/// An event that people and programs read, each in their way.
+pub(crate) trait Event: Serialize + Send + 'static {
+    /// How it is told to people; some events are only for programs.
+    fn told(&self) -> Option<Told>;
+
+    /// The database that it is about.
+    fn name(&self) -> &DatabaseName;
+}
+
+impl Event for WatchEvent {
+    fn told(&self) -> Option<Told> {
+        line(self)
+    }
+
+    fn name(&self) -> &DatabaseName {
+        &self.name
+    }
+}
+
+impl Event for ReplicaEvent {
+    fn told(&self) -> Option<Told> {
+        Some(match &self.what {
+            replica::Happening::Bootstrapped { txid, pages, .. } => Told::Line(format!(
+                "Bootstrapped from snapshot: {pages} pages, TXID {}",
+                txid.get()
+            )),
+            replica::Happening::Applied { txid, files, .. } => Told::Line(format!(
+                "[{}] Applied {files} LTX file(s), now at TXID {}",
+                text::time_of_day(self.time),
+                txid.get()
+            )),
+            replica::Happening::Error { message, .. } => Told::Error(message.clone()),
+            replica::Happening::CaughtUp { .. } => return None,
+        })
+    }
+
+    fn name(&self) -> &DatabaseName {
+        &self.name
+    }
+}
+
 fn line(event: &WatchEvent) -> Option<Told> {
     let line = |what: String| {
         Told::Line(format!(
@@ -80,8 +123,8 @@ fn line(event: &WatchEvent) -> Option<Told> {
 }
 
 /// Prints events from a thread of its own: a terminal that somebody stopped must never stop a backup.
-pub(crate) struct Printer {
-    queue: SyncSender<WatchEvent>,
+pub(crate) struct Printer<E> {
+    queue: SyncSender<E>,
     dropped: Arc<AtomicU64>,
     done: Receiver<()>,
     out: Arc<Mutex<Option<Out>>>,
@@ -94,10 +137,10 @@ const WAITING: usize = 1024;
 /// How long the end waits for a reader that has stopped reading.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-impl Printer {
+impl<E: Event> Printer<E> {
     /// A printer onto `out`.
     pub(crate) fn start(out: Out) -> io::Result<Self> {
-        let (queue, events) = sync_channel::<WatchEvent>(WAITING);
+        let (queue, events) = sync_channel::<E>(WAITING);
         let (finished, done) = sync_channel(1);
         let dropped = Arc::new(AtomicU64::new(0));
         let out = Arc::new(Mutex::new(Some(out)));
@@ -131,7 +174,7 @@ impl Printer {
     }
 
     /// Prints `event` when the reader gets there, or drops it where too many wait.
-    pub(crate) fn print(&self, event: WatchEvent) {
+    pub(crate) fn print(&self, event: E) {
         if self.queue.try_send(event).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -151,15 +194,15 @@ impl Printer {
     }
 }
 
-fn print(out: &mut Out, event: &WatchEvent) {
+fn print<E: Event>(out: &mut Out, event: &E) {
     if out.is_json() {
         out.json(event);
     }
-    match line(event) {
+    match event.told() {
         Some(Told::Line(line)) => out.line(line),
         // What somebody must look at is a diagnostic, which follows the log's format.
-        Some(Told::Warning(what)) => warn!(db = %event.name, "{what}"),
-        Some(Told::Error(what)) => error!(db = %event.name, "{what}"),
+        Some(Told::Warning(what)) => warn!(db = %event.name(), "{what}"),
+        Some(Told::Error(what)) => error!(db = %event.name(), "{what}"),
         None => {}
     }
 }
@@ -236,6 +279,46 @@ mod tests {
             message: "no route".to_owned(),
         }));
         assert_eq!(trouble, Some(Told::Error("no route".to_owned())));
+    }
+
+    #[test]
+    fn r107_the_lines_of_a_replica_are_those_of_the_reference() {
+        let event = |what| ReplicaEvent {
+            // 2024-01-15T10:30:05Z
+            time: Timestamp::from_millis(1_705_314_605_250),
+            database: "replica.db".into(),
+            name: "mydb".parse().unwrap(),
+            what,
+        };
+        let bootstrapped = event(replica::Happening::Bootstrapped {
+            txid: txid(100),
+            files: 3,
+            pages: 1024,
+            lag_millis: 0,
+            reason: None,
+        });
+        let applied = event(replica::Happening::Applied {
+            txid: txid(103),
+            files: 2,
+            pages: 7,
+            lag_millis: 0,
+        });
+        let caught_up = event(replica::Happening::CaughtUp { txid: txid(103) });
+        let text = printed(false, |out| {
+            print(out, &bootstrapped);
+            print(out, &applied);
+            print(out, &caught_up);
+        });
+        assert_eq!(
+            text,
+            "Bootstrapped from snapshot: 1024 pages, TXID 100\n\
+             [10:30:05] Applied 2 LTX file(s), now at TXID 103\n"
+        );
+        let json = printed(true, |out| print(out, &caught_up));
+        assert!(
+            json.starts_with("{\"v\":1,\"event\":\"caught_up\","),
+            "{json}"
+        );
     }
 
     #[test]

@@ -74,6 +74,24 @@ pub(crate) fn time(time: Timestamp) -> String {
     time.to_jiff().strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// `10:30:05`, in UTC.
+pub(crate) fn time_of_day(time: Timestamp) -> String {
+    time.to_jiff().strftime("%H:%M:%S").to_string()
+}
+
+/// A length of time in its largest whole unit, as it may be given: `5s`, `500ms`, `2m`, `1h`.
+pub(crate) fn interval(length: Duration) -> String {
+    let millis = length.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
+    let whole = units
+        .into_iter()
+        .find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit));
+    match whole {
+        Some((unit, name)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
+}
+
 /// [`time`] with milliseconds where there are some, for times that are to be given back to walrust.
 pub(crate) fn exact_time(time: Timestamp) -> String {
     let format = match time.millis().rem_euclid(1000) {
@@ -164,7 +182,19 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(1000)), "1.0s");
         assert_eq!(duration(Duration::from_millis(1249)), "1.2s");
         assert_eq!(duration(Duration::from_millis(61_960)), "62.0s");
+        for (millis, text) in [
+            (5000, "5s"),
+            (500, "500ms"),
+            (1500, "1500ms"),
+            (60_000, "1m"),
+            (90_000, "90s"),
+            (3_600_000, "1h"),
+            (0, "0ms"),
+        ] {
+            assert_eq!(interval(Duration::from_millis(millis)), text);
+        }
         let moment = Timestamp::from_millis(1_705_314_600_250);
+        assert_eq!(time_of_day(moment), "10:30:00");
         assert_eq!(time(moment), "2024-01-15 10:30:00");
         assert_eq!(exact_time(moment), "2024-01-15 10:30:00.250");
         assert_eq!(exact_time(Timestamp::from_millis(0)), "1970-01-01 00:00:00");

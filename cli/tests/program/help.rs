@@ -114,8 +114,8 @@ fn no_command_is_an_error_that_shows_them() {
     assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
     assert!(ran.stderr.contains("snapshot     Take"), "{}", ran.stderr);
     Shell::new()
-        .run("help frobnicate")
-        .fails_with("walrust help: frobnicate: no such command (see: walrust help)");
+        .run("help xyzzy")
+        .fails_with("walrust help: xyzzy: no such command (see: walrust help)");
 }
 
 #[test]

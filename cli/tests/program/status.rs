@@ -5,8 +5,8 @@ use super::Shell;
 /// Wrong in different ways, each before any request goes out.
 const CASES: [(&str, i32); 14] = [
     ("", 2),
-    ("frobnicate", 2),
-    ("--frobnicate", 2),
+    ("xyzzy", 2),
+    ("--xyzzy", 2),
     ("snapshot", 2),
     ("snapshot app.db", 2),
     ("watch --bucket my-backups", 2),
@@ -46,8 +46,8 @@ fn errors_are_one_line_with_command_object_cause_and_next_step() {
         "walrust list: no bucket is named (give --bucket, or set `bucket` in [s3] of walrust.toml)",
     );
     shell
-        .run("frobnicate")
-        .fails_with("walrust: unrecognized subcommand 'frobnicate' (see: walrust --help)");
+        .run("xyzzy")
+        .fails_with("walrust: unrecognized subcommand 'xyzzy' (see: walrust --help)");
     shell.run("restore").fails_with(
         "walrust restore: the following required arguments were not provided: --output <OUTPUT> <NAME> \
          (see: walrust restore --help)",
@@ -71,7 +71,7 @@ fn as_json_an_error_is_an_object_on_stdout_too() {
     let shell = Shell::new();
     for (line, kind) in [
         ("list --json", "invalid"),
-        ("--json frobnicate", "invalid"),
+        ("--json xyzzy", "invalid"),
         ("--json --config missing.toml list", "not_found"),
     ] {
         let ran = shell.run(line);

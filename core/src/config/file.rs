@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
@@ -37,6 +38,8 @@ pub struct File {
     pub retention: RetentionLayer,
     /// `sync.memory_limit`.
     pub memory_limit: Option<u64>,
+    /// `replicate.interval`.
+    pub replicate_interval: Option<Duration>,
     /// `log.format`.
     pub log_format: Option<LogFormat>,
     /// `[[databases]]`.
@@ -157,6 +160,13 @@ fn read_file<'t>(reader: &mut Reader<'t>, document: &DeTable<'t>) -> File {
     if let Some(table) = top.table("retention") {
         let section = Section::new(top.reader(), "retention", table);
         file.retention = RetentionLayer::read(section);
+    }
+    if let Some(table) = top.table("replicate") {
+        let mut section = Section::new(top.reader(), "replicate", table);
+        file.replicate_interval = section.take("interval", |value| {
+            limits::poll_interval(value.duration()?).map_err(|error| error.to_string())
+        });
+        section.finish();
     }
     if let Some(table) = top.table("log") {
         let mut section = Section::new(top.reader(), "log", table);

@@ -35,6 +35,11 @@ pub fn prove_interval(length: Duration) -> Result<Duration, ValueError> {
     }
 }
 
+/// The time from one look at a replica's source to the next: each is a request.
+pub fn poll_interval(length: Duration) -> Result<Duration, ValueError> {
+    at_least(length, Duration::from_millis(10))
+}
+
 /// An owner calls durable what it stored within ten seconds of its last look at the lease, so nobody may
 /// take over sooner; five more cover the clock of the store.
 pub fn lease_duration(length: Duration) -> Result<Duration, ValueError> {

@@ -29,8 +29,11 @@ pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};
 pub use file::{DEFAULT_FILE, Entry, File};
 pub use proxy::{ProxyAddress, ProxyError};
-pub use resolve::{Overrides, log_format, resolve, resolve_retention, resolve_store};
+pub use resolve::{
+    Overrides, log_format, resolve, resolve_replicate, resolve_retention, resolve_store,
+};
 pub use retention::{RetentionLayer, RetentionPolicy};
 pub use settings::{
-    Resolved, ResolvedDatabase, StoreLayer, StoreSettings, SyncLayer, SyncSettings, Unmatched,
+    ReplicateSettings, Resolved, ResolvedDatabase, StoreLayer, StoreSettings, SyncLayer,
+    SyncSettings, Unmatched,
 };

@@ -1,12 +1,13 @@
 //! From all sources to what holds: command line over environment over file over built-in default (R5).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::choices::LogFormat;
 use super::databases;
 use super::limits;
 use super::retention::{RetentionLayer, RetentionPolicy};
-use super::settings::{Resolved, StoreLayer, StoreSettings, SyncLayer};
+use super::settings::{ReplicateSettings, Resolved, StoreLayer, StoreSettings, SyncLayer};
 use super::{Environment, File};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -22,6 +23,8 @@ pub struct Overrides {
     pub sync: SyncLayer,
     /// Over `[retention]` and over every database's own.
     pub retention: RetentionLayer,
+    /// Over `replicate.interval`.
+    pub replicate_interval: Option<Duration>,
     /// Over `log.format`.
     pub log_format: Option<LogFormat>,
     /// Instead of the configured list (R68).
@@ -83,6 +86,19 @@ pub fn resolve_store(
             Error::new(ErrorKind::Invalid, "no bucket is named")
                 .hint("give --bucket, or set `bucket` in [s3] of walrust.toml")
         })
+}
+
+/// How a replica is kept.
+pub fn resolve_replicate(file: Option<&File>, overrides: &Overrides) -> ReplicateSettings {
+    let default = ReplicateSettings::default();
+    let of_file = file.and_then(|file| file.replicate_interval);
+    ReplicateSettings {
+        interval: overrides
+            .replicate_interval
+            .or(of_file)
+            .unwrap_or(default.interval),
+        allow_network_fs: layers(file, overrides).finish().allow_network_fs,
+    }
 }
 
 /// How to log, which must be known before anything else.

@@ -282,6 +282,24 @@ impl Default for SyncSettings {
     }
 }
 
+/// How a replica is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct ReplicateSettings {
+    /// The time from one look at its source to the next.
+    pub interval: Duration,
+    /// Whether it may lie on a network file system.
+    pub allow_network_fs: bool,
+}
+
+impl Default for ReplicateSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(5),
+            allow_network_fs: false,
+        }
+    }
+}
+
 /// Everything that a command needs to know, but for what it is asked to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Resolved {

@@ -12,6 +12,7 @@ use super::session::{Command, Taken};
 use super::ship::blocking;
 use super::watch::{Watch, WatchOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::replica::refuse_replica;
 use crate::sqlite::{OneShot, require_compile_options};
 use crate::types::DatabaseName;
 
@@ -42,7 +43,11 @@ pub async fn snapshot(options: WatchOptions) -> Result<Taken> {
 /// anything is asked of the store (R39).
 async fn unwatchable(path: &Path, allow_network_fs: bool) -> Result<Option<OneShot>> {
     let path = path.to_owned();
-    match blocking(move || OneShot::open(&path, allow_network_fs)).await {
+    let opened = blocking(move || {
+        refuse_replica(&path)?;
+        OneShot::open(&path, allow_network_fs)
+    });
+    match opened.await {
         Ok(source) => Ok(Some(source).filter(|source| !source.can_be_watched())),
         // This process watches it.
         Err(error) if error.kind() == ErrorKind::Exists => Ok(None),

@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lease::{HolderId, Lease, LeasePolicy};
 use crate::ltx::Header;
 use crate::manifest::FileKey;
+use crate::replica::refuse_replica;
 use crate::sqlite::{AttachOptions, Source, check_access};
 use crate::state::StateDir;
 use crate::store::{Layout, Put, Store};
@@ -369,7 +370,11 @@ async fn state_dir(context: &Context, dir: &mut Option<Arc<StateDir>>) -> Result
     require_file(&path)?;
     let attach = context.options.attach;
     let checked = path.clone();
-    blocking(move || check_access(&checked, &attach)).await?;
+    blocking(move || {
+        refuse_replica(&checked)?;
+        check_access(&checked, &attach)
+    })
+    .await?;
     let held = blocking(move || StateDir::create_or_open(&path)).await?;
     let (commands, status) = (context.own_commands.clone(), context.status.subscribe());
     control::serve(&held, commands, status, context.stop.clone());

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::canvas::PageSink;
 use crate::error::{Error, Result};
-use crate::fs::parent;
 use crate::state::{Head, PageTable, Place, Saved, StateDir};
 use crate::types::{Lineage, PageNumber, PageSize, PageSum};
 
@@ -22,9 +21,8 @@ const ENTRIES: usize = 2048;
 pub(super) struct SumFile(Arc<File>);
 
 impl SumFile {
-    /// An empty file in the directory of `output`.
-    pub(super) fn create(output: &Path) -> Result<Self> {
-        let directory = parent(output);
+    /// An empty file in `directory`.
+    pub(super) fn create(directory: &Path) -> Result<Self> {
         let file = tempfile::tempfile_in(directory)
             .map_err(|error| Error::io(directory.display(), error))?;
         Ok(Self(Arc::new(file)))
@@ -35,7 +33,10 @@ impl SumFile {
     }
 
     /// Gives all sums, ascending.
-    fn read(&self, mut each: impl FnMut(PageNumber, PageSum) -> Result<()>) -> Result<()> {
+    pub(super) fn read(
+        &self,
+        mut each: impl FnMut(PageNumber, PageSum) -> Result<()>,
+    ) -> Result<()> {
         let length = self.0.metadata().map_err(Self::error)?.len();
         let mut buffer = vec![0; ENTRIES * PageSum::BYTES];
         let (mut offset, mut number) = (0_u64, 0_u32);

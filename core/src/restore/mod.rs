@@ -33,6 +33,7 @@ mod discover;
 mod feed;
 mod find;
 mod frames;
+mod image;
 mod large;
 mod leave;
 mod links;
@@ -51,16 +52,19 @@ mod ways;
 pub(crate) use arrive::{Arrived, fetch_all, read};
 pub use canvas::PageSink;
 pub use discover::discover;
+pub(crate) use image::Image;
 pub(crate) use large::{Section, Source, Surface, Target, joined};
 pub use list::{
     DatabaseDescription, DatabaseList, DatabaseSummary, Failure, FileSummary, PointSummary,
     SnapshotSummary, StepSummary, describe, list_databases,
 };
+pub(crate) use plan::latest;
 pub use plan::{LtxChain, Point, chain_to, points};
 pub use progress::{Progress, Silent};
 pub use report::{RestoreReport, Verify};
 pub use resolve::{ClockStep, clock_steps};
 pub use run::{LeaveState, RestoreRequest, restore};
 pub use stage::Overwrite;
+pub(crate) use stage::check_output;
 pub use target::{RestoreTarget, TargetError};
 pub(crate) use ways::{Hop, Ways};

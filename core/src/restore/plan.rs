@@ -94,7 +94,7 @@ fn time_of(file: &CatalogFile) -> (u8, Option<Timestamp>) {
 /// The newest state, and what people should know of it.
 ///
 /// Errors: `Corrupt` where files are missing on the way to it, `NotFound` where no restore can begin.
-pub(super) fn latest(catalog: &Catalog) -> Result<(Txid, Option<String>)> {
+pub(crate) fn latest(catalog: &Catalog) -> Result<(Txid, Option<String>)> {
     let points = points(catalog);
     let Some(newest) = points.last().map(|point| point.txid) else {
         return Err(no_start(catalog));

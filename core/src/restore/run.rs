@@ -16,6 +16,7 @@ use super::stage::{Overwrite, Staged, check_output, follow};
 use super::target::RestoreTarget;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::parent;
 use crate::manifest::{Catalog, Format, Place as FilePlace, read_facts};
 use crate::sqlite::{Checked, integrity_check, quick_check};
 use crate::state::{Head, Place, StateDir};
@@ -72,10 +73,12 @@ pub async fn restore(
 ) -> Result<RestoreReport> {
     let meter = Meter::default();
     let metered: Arc<dyn Store> = Arc::new(Metered::new(store.clone(), meter.clone()));
+    let output = follow(&request.output)?;
     let run = Run {
         store: metered,
         request,
-        output: follow(&request.output)?,
+        staging: parent(&output).to_owned(),
+        output,
         progress,
         started: Instant::now(),
         now: clock.now(),
@@ -92,21 +95,23 @@ fn is_passed(catalog: &Catalog, found: Option<Txid>) -> bool {
     latest(catalog).is_ok_and(|(newest, _)| Some(newest) > found)
 }
 
-struct Run<'a> {
-    store: Arc<dyn Store>,
-    request: &'a RestoreRequest,
-    output: PathBuf,
-    progress: &'a Arc<dyn Progress>,
-    started: Instant,
-    now: Timestamp,
+pub(super) struct Run<'a> {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) request: &'a RestoreRequest,
+    /// Where the output is made.
+    pub(super) staging: PathBuf,
+    pub(super) output: PathBuf,
+    pub(super) progress: &'a Arc<dyn Progress>,
+    pub(super) started: Instant,
+    pub(super) now: Timestamp,
 }
 
 /// A proved database under another name.
-struct Ready {
-    staged: Staged,
-    applied: Applied,
-    sums: Option<SumFile>,
-    catalog: Catalog,
+pub(super) struct Ready {
+    pub(super) staged: Staged,
+    pub(super) applied: Applied,
+    pub(super) sums: Option<SumFile>,
+    pub(super) catalog: Catalog,
     notes: Vec<String>,
 }
 
@@ -162,7 +167,7 @@ impl Run<'_> {
     }
 
     /// Plans and applies until a chain holds.
-    async fn build(&self, held: bool) -> Result<Ready> {
+    pub(super) async fn build(&self, held: bool) -> Result<Ready> {
         let layout = &self.request.layout;
         let mut catalog = self.load().await?;
         let mut notes = Vec::new();
@@ -259,10 +264,11 @@ impl Run<'_> {
         let base = chain.base().map_or(0, |base| base.size);
         let segments = chain.files().len() as u64 - 1;
         self.progress.planned(base, segments, chain.bytes() - base);
-        let (staged, file) = Staged::create(&self.output).map_err(Trouble::Failed)?;
+        let (staged, file) =
+            Staged::create(&self.staging, &self.output).map_err(Trouble::Failed)?;
         let wanted = self.request.state == LeaveState::Yes && !held;
         let sums = wanted
-            .then(|| SumFile::create(&self.output))
+            .then(|| SumFile::create(&self.staging))
             .transpose()
             .map_err(Trouble::Failed)?;
         let sink = sums

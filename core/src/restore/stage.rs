@@ -54,7 +54,7 @@ fn exists(path: &Path) -> Result<bool> {
 ///
 /// Errors: `Exists` for a database or a companion of one that may not be replaced, `Busy` for one that
 /// somebody has open, `NotFound` for a missing directory, `Invalid` for a path that is no file.
-pub(super) fn check_output(output: &Path, overwrite: Overwrite) -> Result<()> {
+pub(crate) fn check_output(output: &Path, overwrite: Overwrite) -> Result<()> {
     if output.file_name().is_none() || output.is_dir() {
         return Err(Error::new(ErrorKind::Invalid, "the output is not a file").on(output.display()));
     }
@@ -126,9 +126,8 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// A new empty file in the output's directory, mode 0600.
-    pub(super) fn create(output: &Path) -> Result<(Self, File)> {
-        let directory = parent(output);
+    /// A new empty file in `directory`, mode 0600, that is to be put at `output` in the same file system.
+    pub(super) fn create(directory: &Path, output: &Path) -> Result<(Self, File)> {
         let staged = tempfile::Builder::new()
             .prefix(".walrust-restore-")
             .tempfile_in(directory)
@@ -141,6 +140,11 @@ impl Staged {
     /// Where the file is now.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file for whoever puts it into its place otherwise; dropping it removes it.
+    pub(super) fn into_path(self) -> TempPath {
+        self.path
     }
 
     /// Puts the file, which is synced, at its place, and removes what SQLite would apply to it. After an

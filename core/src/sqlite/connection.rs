@@ -17,6 +17,9 @@ pub(super) const MOMENT: Duration = Duration::from_millis(50);
 /// Pages in the cache of a connection; SQLite needs a few for a walk through the schema.
 const CACHE_PAGES: u32 = 4;
 
+/// Page cache of a connection that writes, in KiB: what does not fit goes to the WAL before the commit.
+const WRITE_CACHE_KIB: u32 = 2048;
+
 /// Checks that the SQLite inside this program was compiled as walrust needs it.
 ///
 /// # Errors
@@ -84,10 +87,11 @@ pub(super) enum Access {
 
 /// One connection to a database.
 ///
-/// The page query comes first, so that it is dropped before what it was prepared on.
+/// The statements come first, so that they are dropped before what they were prepared on.
 #[derive(Debug)]
 pub(super) struct Conn {
     pages: Option<raw::PageQuery>,
+    write: Option<raw::PageWrite>,
     sqlite: Connection,
     path: PathBuf,
     reading: bool,
@@ -111,6 +115,7 @@ impl Conn {
         let sqlite = opened.map_err(|error| sqlite_error(&error).on(path.display()))?;
         let conn = Self {
             pages: None,
+            write: None,
             sqlite,
             path: path.to_owned(),
             reading: false,
@@ -214,17 +219,12 @@ impl Conn {
     /// Replaces `out` by page `page` as the transaction sees it; false where SQLite's database ends
     /// before it.
     pub(super) fn read_page(&mut self, page: PageNumber, out: &mut Vec<u8>) -> Result<bool> {
+        if self.pages.is_none() {
+            self.look_past_schema()?;
+        }
         let query = match &mut self.pages {
             Some(query) => query,
             none => {
-                // writable_schema lets pages be read although the schema does not parse; the
-                // connection is `query_only` all the same. cache_size parses the schema, as the query
-                // does; a connection that reads no pages keeps none.
-                self.sqlite
-                    .execute_batch(&format!(
-                        "PRAGMA writable_schema=1; PRAGMA cache_size={CACHE_PAGES}"
-                    ))
-                    .map_err(|error| sqlite_error(&error).on(self.path.display()))?;
                 let query = raw::PageQuery::prepare(&self.sqlite)
                     .map_err(|error| error.on(self.path.display()))?;
                 none.insert(query)
@@ -233,6 +233,85 @@ impl Conn {
         query
             .read(&self.sqlite, page.get(), out)
             .map_err(|error| error.on(self.path.display()))
+    }
+
+    /// writable_schema lets pages be read and written although the schema does not parse; a connection for
+    /// reading is `query_only` all the same. cache_size parses the schema, as statements over pages do; a
+    /// connection that needs no pages keeps none.
+    fn look_past_schema(&self) -> Result<()> {
+        self.execute(&format!(
+            "PRAGMA writable_schema=1; PRAGMA cache_size={CACHE_PAGES}"
+        ))
+    }
+
+    /// Makes this the connection that writes pages: each commit is durable, a page is only where it is put, and
+    /// the WAL shrinks back to `wal_limit` bytes when it restarts.
+    pub(super) fn prepare_for_writing(&self, wal_limit: u64, patience: Duration) -> Result<()> {
+        self.wait_for_locks(patience)?;
+        raw::never_vacuum_at_commit(&self.sqlite).map_err(|error| self.on(error))?;
+        self.look_past_schema()?;
+        self.execute(&format!(
+            "PRAGMA query_only=0; PRAGMA synchronous=FULL; PRAGMA journal_size_limit={wal_limit}; \
+             PRAGMA cache_size=-{WRITE_CACHE_KIB}"
+        ))
+    }
+
+    /// Writes a page into the transaction that [`Conn::begin_read`] began.
+    pub(super) fn write_page(&mut self, page: PageNumber, data: &[u8]) -> Result<()> {
+        self.write(page, Some(data))
+    }
+
+    /// The same for page 1, and ends the database before page `end` at the commit. Nothing may follow.
+    ///
+    /// The schema's version comes last. Before the next statement SQLite would read the new schema, through what
+    /// it remembers of the old pages.
+    pub(super) fn write_first(&mut self, first: &[u8], end: Option<PageNumber>) -> Result<()> {
+        const SCHEMA: std::ops::Range<usize> = 40..44;
+        let stored = |page: &[u8]| {
+            let bytes = page.get(SCHEMA).and_then(<[u8]>::first_chunk);
+            bytes.map_or(0, |bytes| i32::from_be_bytes(*bytes))
+        };
+        let (standing, new) = (self.value::<i32>("PRAGMA schema_version")?, stored(first));
+        let mut page = first.to_vec();
+        if let Some(field) = page.get_mut(SCHEMA) {
+            field.copy_from_slice(&standing.to_be_bytes());
+        }
+        self.write(PageNumber::FIRST, Some(&page))?;
+        if let Some(end) = end {
+            self.write(end, None)?;
+        }
+        match standing == new {
+            true => Ok(()),
+            false => self.execute(&format!("PRAGMA schema_version={new}")),
+        }
+    }
+
+    fn write(&mut self, page: PageNumber, data: Option<&[u8]>) -> Result<()> {
+        let statement = match &mut self.write {
+            Some(statement) => statement,
+            none => {
+                let statement = raw::PageWrite::prepare(&self.sqlite)
+                    .map_err(|error| error.on(self.path.display()))?;
+                none.insert(statement)
+            }
+        };
+        statement
+            .write(&self.sqlite, page.get(), data)
+            .map_err(|error| error.on(self.path.display()))
+    }
+
+    /// Commits the transaction that [`Conn::begin_read`] began.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        self.execute("COMMIT")?;
+        self.reading = false;
+        // SQLite's b-trees remember what the pages were before we wrote them behind their back.
+        self.execute("PRAGMA shrink_memory")
+    }
+
+    /// Nobody else can open the database while this connection lives; whoever has it open stays. For one that has
+    /// not opened the WAL.
+    pub(super) fn keep_others_out(&self) -> Result<()> {
+        raw::keep_others_out(&self.sqlite).map_err(|error| self.on(error))
     }
 
     /// The first `N` bytes of the database file, which in WAL mode may be older than page 1; none if
@@ -269,11 +348,12 @@ impl Conn {
     pub(super) fn close(self) -> Result<()> {
         let Self {
             pages,
+            write,
             sqlite,
             path,
             ..
         } = self;
-        drop(pages);
+        drop((pages, write));
         sqlite
             .close()
             .map_err(|(_, error)| sqlite_error(&error).on(path.display()))

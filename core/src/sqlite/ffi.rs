@@ -5,7 +5,7 @@
     reason = "snapshots, file handles and page reads have no safe binding"
 )]
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Once;
 
@@ -204,6 +204,24 @@ fn check(connection: &Connection, code: c_int) -> Result<()> {
     )))
 }
 
+/// Prepares a statement that is used many times.
+fn prepare(connection: &Connection, sql: &CStr) -> Result<NonNull<ffi::sqlite3_stmt>> {
+    let mut statement: *mut ffi::sqlite3_stmt = ptr::null_mut();
+    // SAFETY: the handle is open, the text ends in a zero byte; SQLite sets `statement`.
+    let code = unsafe {
+        ffi::sqlite3_prepare_v3(
+            connection.handle(),
+            sql.as_ptr(),
+            -1,
+            ffi::SQLITE_PREPARE_PERSISTENT as _,
+            &mut statement,
+            ptr::null_mut(),
+        )
+    };
+    check(connection, code)?;
+    NonNull::new(statement).ok_or_else(|| no_method("statement"))
+}
+
 /// A prepared read of one page by number, kept because preparing costs more than reading.
 ///
 /// A statement that outlives its connection's drop only keeps SQLite from closing it: SQLite's
@@ -220,22 +238,7 @@ impl PageQuery {
     /// Prepares the read; SQLite parses the schema for it, which then stays in memory.
     pub(super) fn prepare(connection: &Connection) -> Result<Self> {
         const SQL: &CStr = c"SELECT data FROM sqlite_dbpage WHERE pgno = ?1";
-        let mut statement: *mut ffi::sqlite3_stmt = ptr::null_mut();
-        // SAFETY: the handle is open, the text ends in a zero byte; SQLite sets `statement`.
-        let code = unsafe {
-            ffi::sqlite3_prepare_v3(
-                connection.handle(),
-                SQL.as_ptr(),
-                -1,
-                ffi::SQLITE_PREPARE_PERSISTENT as _,
-                &mut statement,
-                ptr::null_mut(),
-            )
-        };
-        check(connection, code)?;
-        NonNull::new(statement)
-            .map(Self)
-            .ok_or_else(|| no_method("statement"))
+        prepare(connection, SQL).map(Self)
     }
 
     /// Replaces `out` by the content of page `number`; false where the database ends before it.
@@ -277,4 +280,115 @@ impl Drop for PageQuery {
         // SAFETY: finalized only here, once.
         unsafe { ffi::sqlite3_finalize(self.0.as_ptr()) };
     }
+}
+
+/// A prepared write of one page by number, for the same reason.
+#[derive(Debug)]
+pub(super) struct PageWrite(NonNull<ffi::sqlite3_stmt>);
+
+// SAFETY: as for `PageQuery`.
+unsafe impl Send for PageWrite {}
+
+impl PageWrite {
+    /// Prepares the write; SQLite parses the schema for it.
+    pub(super) fn prepare(connection: &Connection) -> Result<Self> {
+        const SQL: &CStr = c"INSERT INTO sqlite_dbpage(pgno, data) VALUES(?1, ?2)";
+        prepare(connection, SQL).map(Self)
+    }
+
+    /// Makes `data` the content of page `number`; without data, ends the database before it when the transaction
+    /// commits, if no page is written any more.
+    pub(super) fn write(
+        &mut self,
+        connection: &Connection,
+        number: u32,
+        data: Option<&[u8]>,
+    ) -> Result<()> {
+        let statement = self.0.as_ptr();
+        let (start, length) = data.map_or((ptr::null(), 0), |data| (data.as_ptr(), data.len()));
+        let length = c_int::try_from(length)
+            .map_err(|error| Error::new(ErrorKind::Internal, "a page of 2 GiB").because(error))?;
+        // SAFETY: the statement is prepared and not finalized; it has two parameters. SQLite reads the blob
+        // until the binding is cleared below, while `data` is borrowed; a null pointer binds NULL.
+        let code = unsafe {
+            ffi::sqlite3_bind_int64(statement, 1, i64::from(number));
+            ffi::sqlite3_bind_blob(
+                statement,
+                2,
+                start.cast::<c_void>(),
+                length,
+                ffi::SQLITE_STATIC(),
+            );
+            ffi::sqlite3_step(statement)
+        };
+        let outcome = match code {
+            ffi::SQLITE_DONE => Ok(()),
+            code => check(connection, code),
+        };
+        // SAFETY: as above. The result of the reset repeats that of the step.
+        unsafe {
+            ffi::sqlite3_reset(statement);
+            ffi::sqlite3_clear_bindings(statement);
+        }
+        outcome
+    }
+}
+
+impl Drop for PageWrite {
+    fn drop(&mut self) {
+        // SAFETY: finalized only here, once.
+        unsafe { ffi::sqlite3_finalize(self.0.as_ptr()) };
+    }
+}
+
+/// A commit of `connection` never moves pages by itself. SQLite would, where the state that it cached at the
+/// transaction's beginning was in full auto-vacuum mode and the pages written have a free list.
+pub(super) fn never_vacuum_at_commit(connection: &Connection) -> Result<()> {
+    unsafe extern "C" fn no_page(
+        _: *mut c_void,
+        _: *const c_char,
+        _: c_uint,
+        _: c_uint,
+        _: c_uint,
+    ) -> c_uint {
+        0
+    }
+    // SAFETY: the handle is open; the callback has no state and may be called on any thread.
+    let code = unsafe {
+        ffi::sqlite3_autovacuum_pages(connection.handle(), Some(no_page), ptr::null_mut(), None)
+    };
+    check(connection, code)
+}
+
+/// Locks the database file so that nobody else can open it: SQLite gives them "busy". Whoever has it open
+/// stays. Ends with the connection, which must not have opened the WAL.
+///
+/// Errors: `Busy` where somebody is just opening it.
+pub(super) fn keep_others_out(connection: &Connection) -> Result<()> {
+    let (file, methods) = database_file(connection)?;
+    let lock = methods.xLock.ok_or_else(|| no_method("xLock"))?;
+    for level in [
+        ffi::SQLITE_LOCK_SHARED,
+        ffi::SQLITE_LOCK_RESERVED,
+        ffi::SQLITE_LOCK_EXCLUSIVE,
+    ] {
+        // SAFETY: `file` belongs to `connection`, which is borrowed; the levels come in the order that the
+        // method wants. The last one fails where others have the file open, and then leaves the pending lock.
+        unsafe { lock(file, level) };
+    }
+    let mut held: c_int = 0;
+    // SAFETY: the option writes one int.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            connection.handle(),
+            MAIN.as_ptr(),
+            ffi::SQLITE_FCNTL_LOCKSTATE,
+            (&raw mut held).cast(),
+        )
+    };
+    check(connection, code)?;
+    if held >= ffi::SQLITE_LOCK_PENDING {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Busy, "somebody is opening it"))
 }

@@ -35,6 +35,7 @@ mod probe;
 mod source;
 mod view;
 mod volume;
+mod writer;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -50,3 +51,4 @@ pub use oneshot::{CopyEvent, OneShot, PageSink};
 pub use probe::Peek;
 pub use source::{Checkpointed, Identity, Side, Source};
 pub use view::{SqliteVersion, View};
+pub use writer::{ClosedToOthers, Committed, PageTransaction, PageWriter, check_volume};

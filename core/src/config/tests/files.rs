@@ -56,6 +56,9 @@ monthly = 6
 points = "12h"
 minutes = "3d"
 
+[replicate]
+interval = "500ms"
+
 [log]
 format = "json"
 
@@ -147,6 +150,7 @@ fn every_key_is_read() {
     assert_eq!(users.retention, RetentionLayer::default());
     assert_eq!(users.prefix, "users".parse().ok());
     assert!(!users.optional && !users.paused);
+    assert_eq!(file.replicate_interval, Some(Duration::from_millis(500)));
 }
 
 #[test]

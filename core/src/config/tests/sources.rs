@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::parse;
 use crate::config::{
-    Environment, Overrides, RetentionLayer, RetentionPolicy, StoreLayer, SyncLayer, resolve,
-    resolve_retention, resolve_store,
+    Environment, Overrides, ReplicateSettings, RetentionLayer, RetentionPolicy, StoreLayer,
+    SyncLayer, resolve, resolve_replicate, resolve_retention, resolve_store,
 };
 use crate::error::ErrorKind;
 
@@ -264,4 +264,24 @@ fn v11_zero_is_off_and_never_a_busy_loop() {
     );
     assert_eq!(resolved.store.bandwidth, None);
     assert!(!sync.sync_interval.is_zero());
+}
+
+#[test]
+fn v6_the_interval_of_a_replica_comes_from_the_command_line_then_the_file() {
+    let file = parse("[replicate]\ninterval = 30\n[sync]\nallow_network_fs = true");
+    let seconds = Duration::from_secs;
+    let given = |interval| Overrides {
+        replicate_interval: interval,
+        ..Overrides::default()
+    };
+    let resolved = resolve_replicate(Some(&file), &given(Some(seconds(1))));
+    assert_eq!(resolved.interval, seconds(1));
+    assert!(resolved.allow_network_fs);
+    assert_eq!(
+        resolve_replicate(Some(&file), &given(None)).interval,
+        seconds(30)
+    );
+    let default = resolve_replicate(None, &given(None));
+    assert_eq!(default, ReplicateSettings::default());
+    assert_eq!(default.interval, seconds(5));
 }

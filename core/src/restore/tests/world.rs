@@ -95,6 +95,16 @@ impl World {
         }
     }
 
+    /// Forgets everything, and empties the folder: somebody begins anew under the same name.
+    pub(crate) fn begin_anew(&mut self) {
+        let folder = self.bucket().join(self.layout.folder());
+        std::fs::remove_dir_all(folder).unwrap();
+        self.images.clear();
+        self.entries.clear();
+        self.unpublished = ManifestDelta::default();
+        self.publisher = Publisher::new(self.store.clone(), self.layout.clone());
+    }
+
     pub(crate) fn head(&self) -> u64 {
         self.images.keys().last().copied().unwrap_or(0)
     }

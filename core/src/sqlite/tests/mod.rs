@@ -2,6 +2,7 @@ mod checkpoints;
 mod copies;
 mod fuzz;
 mod names;
+mod page_writes;
 mod refusals;
 mod turns;
 mod writers;
