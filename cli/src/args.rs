@@ -105,6 +105,9 @@ pub(crate) enum Command {
     /// Restore to scratch, check, time and throw away
     #[command(override_usage = "walrust drill [OPTIONS] --bucket <BUCKET> <NAME>...")]
     Drill(DrillArgs),
+    /// Check bucket and databases of the configuration, and say what to change
+    #[command(override_usage = "walrust doctor [OPTIONS] [--bucket <BUCKET>] [DATABASES]...")]
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -134,6 +137,7 @@ impl Command {
             Self::List(_) => "list",
             Self::Verify(_) => "verify",
             Self::Drill(_) => "drill",
+            Self::Doctor(_) => "doctor",
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
             Self::Help { .. } => "help",
@@ -377,6 +381,17 @@ pub(crate) struct DrillArgs {
     pub(crate) report: Option<PathBuf>,
 }
 
+/// `walrust doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Database files to check instead of the configured ones
+    #[arg(value_name = "DATABASES")]
+    pub(crate) databases: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+}
+
 fn sync_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::sync_interval(value::seconds_or_duration(text)?)
 }
@@ -428,6 +443,9 @@ mod tests {
             "verify --all --config w.toml --deep --report /dev/termination-log",
             "drill app.db users.db -b b --random --scratch /mnt --report r.json",
             "drill --all -b b",
+            "doctor",
+            "doctor --config w.toml",
+            "doctor app.db -b b",
         ] {
             let arguments = ["walrust"].into_iter().chain(example.split(' '));
             if let Err(error) = Cli::try_parse_from(arguments) {

@@ -60,9 +60,14 @@ impl Settings {
 
     /// The store and the databases.
     pub(crate) fn resolve(&self) -> Result<Resolved> {
-        let resolved = config::resolve(self.file.as_ref(), &self.environment, &self.overrides)?;
+        let resolved = self.resolve_any()?;
         resolved.require_databases()?;
         Ok(resolved)
+    }
+
+    /// The store and the databases, of which there may be none.
+    pub(crate) fn resolve_any(&self) -> Result<Resolved> {
+        config::resolve(self.file.as_ref(), &self.environment, &self.overrides)
     }
 }
 
@@ -102,6 +107,11 @@ fn overrides(command: &Command) -> Result<Overrides> {
         },
         Command::Drill(args) => Overrides {
             store: store(&args.bucket)?,
+            ..Overrides::default()
+        },
+        Command::Doctor(args) => Overrides {
+            store: store(&args.bucket)?,
+            databases: args.databases.clone(),
             ..Overrides::default()
         },
         Command::Completions { .. } | Command::Man { .. } | Command::Help { .. } => {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walrust_core::clock::Clock;
 use walrust_core::config::{LeaseMode, Resolved, StoreSettings};
+use walrust_core::doctor::{self, Report};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
 use walrust_core::lease::LeasePolicy;
 use walrust_core::restore::{
@@ -273,6 +274,11 @@ pub(crate) async fn drill(
 /// The time now.
 pub(crate) fn now() -> Timestamp {
     Clock::system().now()
+}
+
+/// Checks everything that `resolved` names.
+pub(crate) async fn examine(resolved: &Resolved) -> Report {
+    doctor::examine(resolved, &Clock::system()).await
 }
 
 /// The databases of a bucket.

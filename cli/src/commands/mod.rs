@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub(crate) mod app;
+mod doctor;
 mod drill;
 mod help;
 mod list;
@@ -45,6 +46,7 @@ pub(crate) fn run(
                     verify::run(&args, settings, wanted, out)
                 }
                 Command::Drill(args) => drill::run(&args, settings, out),
+                Command::Doctor(_) => doctor::run(settings, out),
                 Command::Completions { shell } => help::completions(shell, out),
                 Command::Man { directory } => help::man(&directory, out).map_err(Failed::from),
                 Command::Help { command } => help::help(command.as_deref(), out),

@@ -2,11 +2,12 @@
 
 use super::Shell;
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 8] = [
     "snapshot",
     "watch",
     "restore",
     "list",
+    "doctor",
     "completions",
     "man",
     "help",

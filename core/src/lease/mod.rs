@@ -37,6 +37,7 @@ mod acquire;
 mod claim;
 mod held;
 mod judge;
+pub(crate) mod probe;
 mod record;
 
 #[cfg(test)]
@@ -45,6 +46,9 @@ mod judge_tests;
 mod tests;
 #[cfg(test)]
 mod unfenced_tests;
+
+#[cfg(test)]
+pub(crate) use unfenced_tests::careless;
 
 pub use acquire::{Acquired, Owner};
 pub use claim::{Answer, Claims};

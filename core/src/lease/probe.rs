@@ -1,0 +1,55 @@
+//! Whether a store keeps its word about conditional writes.
+
+use bytes::Bytes;
+
+use crate::error::{ErrorKind, Result};
+use crate::store::{ETag, Put, PutOutcome, Store};
+
+/// A version that no object has.
+pub(crate) fn nowhere() -> ETag {
+    ETag::new("00000000000000000000000000000000")
+}
+
+/// What a store made of a write that it must refuse.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Trial {
+    /// It refused.
+    Refused,
+    /// It ignored the condition; the version that stands there now.
+    Stored(Option<ETag>),
+    /// It does not know the condition.
+    Unknown,
+}
+
+/// Writes `body` where the condition of `how` does not hold. `body` differs from what stands there, so that
+/// a repeated request is not taken for our own.
+pub(crate) async fn try_put(store: &dyn Store, key: &str, body: Bytes, how: Put) -> Result<Trial> {
+    judge(store.put(key, body, how).await)
+}
+
+/// The same for the completion of a multipart upload that must not replace what stands there.
+pub(crate) async fn try_upload(store: &dyn Store, key: &str, body: Bytes) -> Result<Trial> {
+    let mut upload = store.begin_upload(key, Put::new_object()).await?;
+    let sent = upload.part(body).await;
+    let trial = match sent {
+        Ok(()) => judge(upload.complete().await),
+        Err(error) => Err(error),
+    };
+    if !matches!(trial, Ok(Trial::Stored(_))) {
+        // What is left of an upload takes room until somebody removes it.
+        let aborted = upload.abort().await;
+        return trial.and_then(|trial| aborted.map(|()| trial));
+    }
+    trial
+}
+
+fn judge(outcome: Result<PutOutcome>) -> Result<Trial> {
+    match outcome {
+        Ok(PutOutcome::Refused { .. }) => Ok(Trial::Refused),
+        Ok(PutOutcome::Stored { etag, .. }) => Ok(Trial::Stored(etag)),
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid) => {
+            Ok(Trial::Unknown)
+        }
+        Err(error) => Err(error),
+    }
+}
