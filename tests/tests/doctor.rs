@@ -86,6 +86,7 @@ fn a_right_that_is_missing_fails_with_what_to_change() {
     });
     let report = doctor(&scene, &["--json"]).expect_success().json();
     assert_eq!(check(&report, "delete")["outcome"], "note");
+    assert_eq!(check(&report, "abort")["outcome"], "note");
     let keys = scene.bucket.keys();
     assert!(
         keys.iter().all(|key| key.starts_with(".walrust/doctor/")),

@@ -82,6 +82,7 @@ async fn a_good_store_passes_and_nothing_stays_behind() {
             "if-match",
             "multipart",
             "multipart if-none-match",
+            "abort",
             "delete",
         ];
         assert_eq!(names, all);
@@ -120,6 +121,9 @@ async fn each_right_that_is_missing_is_named() {
     let end = tried(refusing(&bucket, Operation::Complete)).await;
     assert_eq!(failed(&end), ["multipart"]);
     assert_eq!(left(&bucket).await, [""; 0]);
+    let abort = tried(refusing(&bucket, Operation::Abort)).await;
+    assert_eq!(failed(&abort), [""; 0], "{abort:#?}");
+    assert_eq!(outcome(&abort, "abort"), Some(Outcome::Note));
 }
 
 #[tokio::test]

@@ -38,7 +38,9 @@ pub(super) async fn run(store: &dyn Store, prefix: &KeyPrefix, lease: LeaseMode)
         trial.get().await;
         trial.conditions(version, lease).await;
     }
-    trial.multipart(lease).await;
+    if trial.multipart(lease).await {
+        trial.abort().await;
+    }
     trial.delete().await;
     trial.checks
 }
@@ -132,21 +134,42 @@ impl Trial<'_> {
         }
     }
 
-    async fn multipart(&mut self, lease: LeaseMode) {
+    /// Whether an object can be written in parts.
+    async fn multipart(&mut self, lease: LeaseMode) -> bool {
         if let Err(error) = self.upload_new().await {
             let hint = format!(
-                "allow s3:PutObject and s3:AbortMultipartUpload on {}: large snapshots go in parts",
+                "allow s3:PutObject on {}: large snapshots go in parts",
                 self.place()
             );
             self.checks
                 .push(Check::failed_because("multipart", &error).hint(hint));
-            return;
+            return false;
         }
         self.written = true;
         self.checks.push(Check::ok("multipart", "allowed"));
         let again = probe::try_upload(self.store, &self.upload, body("2")).await;
         self.checks
             .push(refusal("multipart if-none-match", again, lease));
+        true
+    }
+
+    /// Uploads that a crash leaves behind are aborted at a start; where that is refused they only cost.
+    async fn abort(&mut self) {
+        let begun = self.store.begin_upload(&self.upload, Put::new_object());
+        let aborted = match begun.await {
+            Ok(upload) => upload.abort().await,
+            Err(error) => Err(error),
+        };
+        self.checks.push(match aborted {
+            Ok(()) => Check::ok("abort", "allowed"),
+            Err(error) => {
+                let message = format!("{}; abandoned uploads stay", error.message());
+                Check::note("abort", message).hint(format!(
+                    "allow s3:AbortMultipartUpload on {}, or set a lifecycle rule for them",
+                    self.place()
+                ))
+            }
+        });
     }
 
     async fn upload_new(&self) -> Result<()> {
