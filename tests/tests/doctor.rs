@@ -82,6 +82,7 @@ fn a_right_that_is_missing_fails_with_what_to_change() {
     // r148: who may not delete backs up all the same.
     server.rule(|call| match call.method.as_str() {
         "DELETE" => Action::Fail(403),
+        "POST" if call.query.starts_with("delete") => Action::Fail(403),
         _ => Action::Pass,
     });
     let report = doctor(&scene, &["--json"]).expect_success().json();
