@@ -115,6 +115,9 @@ pub(crate) enum Command {
     /// Restore to scratch, check, time and throw away
     #[command(override_usage = "walrust drill [OPTIONS] --bucket <BUCKET> <NAME>...")]
     Drill(DrillArgs),
+    /// Check bucket and databases of the configuration, and say what to change
+    #[command(override_usage = "walrust doctor [OPTIONS] [--bucket <BUCKET>] [DATABASES]...")]
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -146,6 +149,7 @@ impl Command {
             Self::Drill(_) => "drill",
             Self::Compact(_) => "compact",
             Self::Replicate(_) => "replicate",
+            Self::Doctor(_) => "doctor",
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
             Self::Help { .. } => "help",
@@ -497,6 +501,17 @@ fn poll_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::poll_interval(value::duration(text)?)
 }
 
+/// `walrust doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Database files to check instead of the configured ones
+    #[arg(value_name = "DATABASES")]
+    pub(crate) databases: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketArgs,
+}
+
 fn sync_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::sync_interval(value::seconds_or_duration(text)?)
 }
@@ -590,6 +605,9 @@ mod tests {
             "replicate s3://my-bucket/prefix/mydb --local replica.db",
             "replicate s3://my-bucket/mydb --local replica.db --interval 1s",
             "replicate file:///mnt/nas/mydb --local replica.db --interval 250ms --once --replace",
+            "doctor",
+            "doctor --config w.toml",
+            "doctor app.db -b b",
         ] {
             let arguments = ["walrust"].into_iter().chain(example.split(' '));
             if let Err(error) = Cli::try_parse_from(arguments) {

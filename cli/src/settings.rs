@@ -70,9 +70,14 @@ impl Settings {
 
     /// The store and the databases.
     pub(crate) fn resolve(&self) -> Result<Resolved> {
-        let resolved = config::resolve(self.file.as_ref(), &self.environment, &self.overrides)?;
+        let resolved = self.resolve_any()?;
         resolved.require_databases()?;
         Ok(resolved)
+    }
+
+    /// The store and the databases, of which there may be none.
+    pub(crate) fn resolve_any(&self) -> Result<Resolved> {
+        config::resolve(self.file.as_ref(), &self.environment, &self.overrides)
     }
 }
 
@@ -139,6 +144,11 @@ fn overrides(command: &Command) -> Result<Overrides> {
                 ..endpoint(args.endpoint.as_deref(), args.region.as_deref())?
             },
             replicate_interval: args.interval,
+            ..Overrides::default()
+        },
+        Command::Doctor(args) => Overrides {
+            store: store(&args.bucket)?,
+            databases: args.databases.clone(),
             ..Overrides::default()
         },
         Command::Completions { .. } | Command::Man { .. } | Command::Help { .. } => {

@@ -9,6 +9,7 @@ use walrust_core::clock::Clock;
 use walrust_core::config::{
     LeaseMode, ReplicateSettings, Resolved, RetentionPolicy, StoreSettings,
 };
+use walrust_core::doctor::{self, Report};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
 use walrust_core::lease::LeasePolicy;
 use walrust_core::replica::{self, Replace, Replica, ReplicaEvent, ReplicaOptions};
@@ -319,6 +320,11 @@ pub(crate) async fn replicate(
         Err(error) => Err(with_near(error, settings, &job.name).await),
         Ok(()) => Ok(()),
     }
+}
+
+/// Checks everything that `resolved` names.
+pub(crate) async fn examine(resolved: &Resolved) -> Report {
+    doctor::examine(resolved, &Clock::system()).await
 }
 
 /// The databases of a bucket.

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 mod compact;
+mod doctor;
 mod drill;
 mod help;
 mod list;
@@ -49,6 +50,7 @@ pub(crate) fn run(
                 }
                 Command::Drill(args) => drill::run(&args, settings, out),
                 Command::Compact(args) => compact::run(&args, settings, out),
+                Command::Doctor(_) => doctor::run(settings, out),
                 Command::Completions { shell } => help::completions(shell, out),
                 Command::Man { directory } => help::man(&directory, out).map_err(Failed::from),
                 Command::Help { command } => help::help(command.as_deref(), out),

@@ -2,13 +2,14 @@
 
 use super::Shell;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "snapshot",
     "watch",
     "restore",
     "list",
     "compact",
     "prune",
+    "doctor",
     "completions",
     "man",
     "help",

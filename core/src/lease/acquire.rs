@@ -16,6 +16,7 @@ use super::held::{Lease, Parts, Protection};
 use super::judge::{
     self, Ground, Known, LeasePolicy, Mode, Moment, RECHECK, Seen, Verdict, judge, next_stream,
 };
+use super::probe::{self, Trial};
 use super::record::{Holder, Record};
 
 /// How long a store without conditional writes is given before our lease must still stand there.
@@ -305,17 +306,9 @@ impl Bid<'_> {
     /// and a repeated request is not taken for our own.
     async fn conditions_hold(&self, key: &str, bytes: &Bytes) -> Result<bool> {
         let body = Bytes::from([bytes, b"\n".as_slice()].concat());
-        let nowhere = ETag::new("00000000000000000000000000000000");
-        for how in [Put::new_object(), Put::over(nowhere)] {
-            match self.store.put(key, body.clone(), how).await {
-                Ok(PutOutcome::Refused { .. }) => {}
-                Ok(PutOutcome::Stored { .. }) => return Ok(false),
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid) =>
-                {
-                    return Ok(false);
-                }
-                Err(error) => return Err(error),
+        for how in [Put::new_object(), Put::over(probe::nowhere())] {
+            if probe::try_put(&*self.store, key, body.clone(), how).await? != Trial::Refused {
+                return Ok(false);
             }
         }
         Ok(true)

@@ -12,6 +12,7 @@ use crate::types::StreamId;
 
 use super::acquire::Owner;
 use super::judge::{Ground, Mode, Moment, must_recheck};
+use super::probe::{self, Trial};
 use super::record::Record;
 
 /// What keeps two writers apart.
@@ -283,25 +284,13 @@ impl Lease {
     /// lease itself. Where not, uploads need a look before, as [`Protection::Unfenced`] does.
     pub async fn uploads_are_create_only(&self) -> Result<bool> {
         let body = Bytes::from([self.record.to_bytes()?.as_ref(), b"\n"].concat());
-        let mut upload = self
-            .store
-            .begin_upload(&self.key, Put::new_object())
-            .await?;
-        upload.part(body).await?;
-        match upload.complete().await {
-            Ok(PutOutcome::Refused { .. }) => {
-                upload.abort().await?;
-                Ok(true)
-            }
-            Ok(PutOutcome::Stored { etag, .. }) => {
+        match probe::try_upload(&*self.store, &self.key, body).await? {
+            Trial::Refused => Ok(true),
+            Trial::Stored(etag) => {
                 self.state().etag = etag;
                 Ok(false)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid) => {
-                upload.abort().await?;
-                Ok(false)
-            }
-            Err(error) => Err(error),
+            Trial::Unknown => Ok(false),
         }
     }
 

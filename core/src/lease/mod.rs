@@ -37,7 +37,8 @@ mod acquire;
 mod claim;
 mod held;
 mod judge;
-mod probe;
+mod outsider;
+pub(crate) mod probe;
 mod record;
 
 #[cfg(test)]
@@ -47,11 +48,14 @@ mod tests;
 #[cfg(test)]
 mod unfenced_tests;
 
+#[cfg(test)]
+pub(crate) use unfenced_tests::careless;
+
 pub use acquire::{Acquired, Owner};
 pub use claim::{Answer, Claims};
 pub use held::{Lease, Protection, Standing};
 pub use judge::{
     Ground, IdleOwner, Known, LeasePolicy, Mode, Moment, NewLineage, RECHECK, must_recheck,
 };
-pub use probe::{conditional_writes_hold, writer_may_live};
+pub use outsider::{conditional_writes_hold, writer_may_live};
 pub use record::{Claim, Holder, HolderId, LockIdentity, Record};

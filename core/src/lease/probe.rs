@@ -1,58 +1,58 @@
-//! Questions about a stream by somebody who does not want its lease.
+//! Whether a store keeps its word about conditional writes.
 
 use bytes::Bytes;
+use tracing::debug;
 
-use super::record::{HolderId, Record};
 use crate::error::{ErrorKind, Result};
-use crate::store::{ETag, Layout, Put, PutOutcome, Store, claim_key};
-use crate::types::KeyPrefix;
+use crate::store::{ETag, Put, PutOutcome, Store};
 
-/// Whether the store refuses what it must: a creation over an object, and a replacement of a version that is
-/// not there. Tried on a key of our own, which is gone afterwards.
-///
-/// Errors: those of the store.
-pub async fn conditional_writes_hold(store: &dyn Store, prefix: &KeyPrefix) -> Result<bool> {
-    let key = claim_key(prefix, HolderId::random().as_str());
-    let body = |number: u8| Bytes::from(format!("{{\"v\":1,\"probe\":{number}}}\n"));
-    match store.put(&key, body(0), Put::new_object()).await {
-        Ok(_) => {}
-        Err(error) if means_no(error.kind()) => return Ok(false),
-        Err(error) => return Err(error),
-    }
-    let nowhere = ETag::new("00000000000000000000000000000000");
-    let mut hold = Ok(true);
-    for (number, how) in [(1, Put::new_object()), (2, Put::over(nowhere))] {
-        hold = match store.put(&key, body(number), how).await {
-            Ok(PutOutcome::Refused { .. }) => continue,
-            Ok(PutOutcome::Stored { .. }) => Ok(false),
-            Err(error) if means_no(error.kind()) => Ok(false),
-            Err(error) => Err(error),
-        };
-        break;
-    }
-    // Left behind it does no harm: nobody asks this holder anything.
-    if let Err(error) = store.delete(&[key]).await {
-        tracing::debug!(%error, "a probe stays");
-    }
-    hold
+/// A version that no object has.
+pub(crate) fn nowhere() -> ETag {
+    ETag::new("00000000000000000000000000000000")
 }
 
-fn means_no(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Unsupported | ErrorKind::Invalid)
+/// What a store made of a write that it must refuse.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Trial {
+    /// It refused.
+    Refused,
+    /// It ignored the condition; the version that stands there now.
+    Stored(Option<ETag>),
+    /// It does not know the condition.
+    Unknown,
 }
 
-/// Whether somebody may be writing: the lease is there and was not given back. Silence proves nothing, for an
-/// idle writer sends nothing.
-///
-/// Errors: `Corrupt` for a lease that cannot be read, and those of the store.
-pub async fn writer_may_live(store: &dyn Store, layout: &Layout) -> Result<bool> {
-    let key = layout.lease();
-    match store.get(&key, None).await {
-        Ok(object) => {
-            let record = Record::from_bytes(&object.bytes).map_err(|error| error.on(&key))?;
-            Ok(!record.released)
+/// Writes `body` where the condition of `how` does not hold. `body` differs from what stands there, so that
+/// a repeated request is not taken for our own.
+pub(crate) async fn try_put(store: &dyn Store, key: &str, body: Bytes, how: Put) -> Result<Trial> {
+    judge(store.put(key, body, how).await)
+}
+
+/// The same for the completion of a multipart upload that must not replace what stands there.
+pub(crate) async fn try_upload(store: &dyn Store, key: &str, body: Bytes) -> Result<Trial> {
+    let mut upload = store.begin_upload(key, Put::new_object()).await?;
+    let sent = upload.part(body).await;
+    let trial = match sent {
+        Ok(()) => judge(upload.complete().await),
+        Err(error) => Err(error),
+    };
+    if !matches!(trial, Ok(Trial::Stored(_))) {
+        // What is left of an upload takes room until somebody removes it; the answer counts all the same
+        // (R148: who may not delete may perhaps not abort either).
+        if let Err(error) = upload.abort().await {
+            debug!(key, %error, "an upload that was tried stays behind");
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+    }
+    trial
+}
+
+fn judge(outcome: Result<PutOutcome>) -> Result<Trial> {
+    match outcome {
+        Ok(PutOutcome::Refused { .. }) => Ok(Trial::Refused),
+        Ok(PutOutcome::Stored { etag, .. }) => Ok(Trial::Stored(etag)),
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid) => {
+            Ok(Trial::Unknown)
+        }
         Err(error) => Err(error),
     }
 }

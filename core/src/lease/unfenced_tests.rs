@@ -11,7 +11,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::suite::bucket;
 use crate::store::*;
 
-/// A store that takes conditional writes and ignores the condition.
+/// `store`, which takes conditional writes and ignores the condition.
+pub(crate) fn careless(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    Arc::new(Careless(store))
+}
+
 #[derive(Debug)]
 struct Careless(Arc<dyn Store>);
 
@@ -72,7 +76,7 @@ impl Store for Careless {
 #[tokio::test(start_paused = true)]
 async fn u8_without_conditional_writes_the_lease_is_unfenced_and_looks_each_time() {
     let bucket = bucket::directory();
-    let store: Arc<dyn Store> = Arc::new(Careless(Arc::clone(&bucket.store)));
+    let store = careless(Arc::clone(&bucket.store));
     let policy = LeasePolicy::default();
     let first = held(acquire(&store, &holder(1), &policy, None).await);
     assert_eq!(first.protection(), Protection::Unfenced);

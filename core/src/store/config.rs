@@ -18,7 +18,8 @@ pub struct StoreConfig {
     pub location: StoreLocation,
     /// An S3-compatible endpoint; none means AWS (or what `AWS_ENDPOINT_URL_S3` says).
     pub endpoint: Option<String>,
-    /// The region; none means that of the environment or profile, else [`DEFAULT_REGION`].
+    /// The region; none means that of the environment or profile, else that of the endpoint's
+    /// [provider](super::providers), else [`DEFAULT_REGION`].
     pub region: Option<String>,
     /// Whether the bucket stands in the path or in the host name.
     pub path_style: PathStyle,
@@ -86,7 +87,8 @@ impl fmt::Debug for StoreConfig {
 /// Where the bucket's name stands in a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PathStyle {
-    /// In the path where an endpoint is set, in the host name on AWS.
+    /// As the endpoint's [provider](super::providers) wants it; else in the path where an endpoint is set,
+    /// in the host name on AWS.
     #[default]
     Auto,
     /// Always in the path.

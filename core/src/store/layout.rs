@@ -184,6 +184,12 @@ pub fn claim_key(prefix: &KeyPrefix, holder: &str) -> String {
     prefix.join(&format!("{SHARED}/holders/{holder}/claim.json"))
 }
 
+/// The key of an object with which `doctor` tries the store, or what all of them begin with where `object`
+/// is empty; no listing takes them for a database's.
+pub fn trial_key(prefix: &KeyPrefix, object: &str) -> String {
+    prefix.join(&format!("{SHARED}/doctor/{object}"))
+}
+
 /// Reads the part of a key behind the database's folder.
 fn parse_entry(rest: &str) -> Option<Entry> {
     match rest {
@@ -270,6 +276,9 @@ mod tests {
             claim_key(&"prod".parse().unwrap(), "h1"),
             "prod/.walrust/holders/h1/claim.json"
         );
+        let trial = trial_key(&"prod".parse().unwrap(), "t1/object");
+        assert_eq!(trial, "prod/.walrust/doctor/t1/object");
+        assert_eq!(Layout::locate(&"prod".parse().unwrap(), &trial), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod location;
 pub(crate) mod memory;
 mod metered;
 mod open;
+pub mod providers;
 mod retrying;
 mod s3;
 
@@ -43,13 +44,13 @@ use crate::types::Timestamp;
 pub use config::{Credentials, DEFAULT_REGION, Encryption, PathStyle, RetryPolicy, StoreConfig};
 pub use faulty::{Call, Fault, Faulty};
 pub use file::FileStore;
-pub use layout::{Entry, Layout, Level, claim_key};
+pub use layout::{Entry, Layout, Level, claim_key, trial_key};
 pub use limited::Limited;
 pub use location::StoreLocation;
 pub use metered::{Counts, Meter, Metered, Operation, Outcome};
 pub use open::{open, open_metered};
 pub use retrying::Retrying;
-pub use s3::S3Store;
+pub use s3::{BucketAnswer, S3Store};
 
 /// The most objects that one [`ListPage`] holds.
 pub const PAGE: usize = 1000;

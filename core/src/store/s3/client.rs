@@ -6,7 +6,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -17,7 +21,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::tls::{Provider as TlsProvider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
@@ -25,6 +29,7 @@ use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::providers::{Place, Provider};
 use crate::store::{
     Credentials, DEFAULT_REGION, Encryption, PathStyle, StoreConfig, StoreLocation, Tier,
 };
@@ -42,6 +47,24 @@ pub(super) struct CustomerKey {
     pub(super) digest: String,
 }
 
+/// How requests reach the bucket, and who signs them.
+pub(super) struct Line {
+    /// None on AWS.
+    pub(super) endpoint: Option<String>,
+    pub(super) region: String,
+    pub(super) provider: Option<&'static Provider>,
+    pub(super) credentials: Option<SharedCredentialsProvider>,
+    /// Whether the bucket's name stands in the path.
+    pub(super) path_style: bool,
+}
+
+impl Line {
+    fn is_encrypted(&self) -> bool {
+        let endpoint = self.endpoint.as_ref();
+        endpoint.is_none_or(|endpoint| endpoint.starts_with("https://"))
+    }
+}
+
 /// A client, and what each request to its bucket carries.
 pub(super) struct Bucket {
     pub(super) client: Client,
@@ -54,6 +77,9 @@ pub(super) struct Bucket {
     pub(super) kms_key: Option<String>,
     pub(super) customer_key: Option<CustomerKey>,
     pub(super) tagging: Option<String>,
+    /// `If-Match` takes versions without their quotes.
+    pub(super) bare_etags: bool,
+    pub(super) line: Line,
     storage_class: Option<StorageClass>,
 }
 
@@ -75,7 +101,8 @@ impl Bucket {
             Credentials::Chain => None,
         };
         let endpoint = endpoint(config, directory.as_ref())?;
-        let (client, encrypted_line) = client(config, directory, endpoint).await?;
+        let (client, line) = client(config, directory, endpoint).await?;
+        let encrypted_line = line.is_encrypted();
         let (encryption, kms_key, customer_key) =
             encryption(config.encryption.as_ref(), encrypted_line)?;
         Ok(Self {
@@ -87,6 +114,8 @@ impl Bucket {
             kms_key,
             customer_key,
             tagging: tagging(&config.tags),
+            bare_etags: line.provider.is_some_and(|provider| provider.bare_etags),
+            line,
             storage_class: config.storage_class.as_deref().map(StorageClass::from),
         })
     }
@@ -100,17 +129,21 @@ impl Bucket {
     }
 }
 
-/// Builds the client, and tells whether it speaks TLS.
+/// Builds the client, and tells how it reaches the bucket.
 async fn client(
     config: &StoreConfig,
     directory: Option<Directory>,
     endpoint: Option<String>,
-) -> Result<(Client, bool)> {
+) -> Result<(Client, Line)> {
     let region = region(config, directory.as_ref())?;
     let http = http_client(config)?;
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
     if let Some(region) = region {
         loader = loader.region(Region::new(region));
+    } else if endpoint.is_some() {
+        // Where this machine stands says nothing about somebody else's store, so it is not asked (R149).
+        let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
+        loader = loader.region(chain.or_else(ProfileFileRegionProvider::new()));
     }
     if let Some(directory) = directory.clone() {
         loader = loader.credentials_provider(directory);
@@ -121,36 +154,49 @@ async fn client(
         (None, Some(named)) => Some(check_endpoint(named)?),
         (endpoint, _) => endpoint,
     };
-    let encrypted_line = endpoint
-        .as_ref()
-        .is_none_or(|endpoint| endpoint.starts_with("https://"));
+    let line = line(config, &shared, endpoint);
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .read_timeout(ANSWER)
         .operation_attempt_timeout(ANSWER)
         .build();
-    let path_style = match config.path_style {
-        PathStyle::Auto => endpoint.is_some(),
-        PathStyle::Always => true,
-        PathStyle::Never => false,
-    };
     let mut builder = aws_sdk_s3::config::Builder::from(&shared)
-        .force_path_style(path_style)
+        .force_path_style(line.path_style)
+        .region(Region::new(line.region.clone()))
         // Retrying repeats; twice would multiply.
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-    if shared.region().is_none() {
-        builder = builder.region(Region::new(DEFAULT_REGION));
-    }
-    if let Some(endpoint) = endpoint {
+    if let Some(endpoint) = &line.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
     if directory.is_some() {
         builder = builder.identity_cache(IdentityCache::no_cache());
     }
-    Ok((Client::from_conf(builder.build()), encrypted_line))
+    Ok((Client::from_conf(builder.build()), line))
+}
+
+/// What nobody configured is as the endpoint's provider wants it.
+fn line(config: &StoreConfig, shared: &SdkConfig, endpoint: Option<String>) -> Line {
+    let provider = endpoint.as_deref().and_then(Provider::of_endpoint);
+    let known = endpoint
+        .as_deref()
+        .zip(provider)
+        .and_then(|(endpoint, provider)| provider.region_at(endpoint));
+    let named = shared.region().map(|region| region.as_ref().to_owned());
+    Line {
+        region: named.or(known).unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+        path_style: match (config.path_style, provider) {
+            (PathStyle::Auto, Some(provider)) => provider.place == Place::Path,
+            (PathStyle::Auto, None) => endpoint.is_some(),
+            (PathStyle::Always, _) => true,
+            (PathStyle::Never, _) => false,
+        },
+        credentials: shared.credentials_provider(),
+        provider,
+        endpoint,
+    }
 }
 
 /// The HTTP client: TLS with the system's and the configured certificates, and the proxy.
@@ -183,7 +229,7 @@ fn http_client(config: &StoreConfig) -> Result<SharedHttpClient> {
     Ok(
         Builder::new().build_with_connector_fn(move |settings, components| {
             let mut connector = Connector::builder()
-                .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+                .tls_provider(TlsProvider::Rustls(CryptoMode::AwsLc))
                 .tls_context(tls.clone())
                 .proxy_config(proxy.clone());
             connector.set_connector_settings(settings.cloned());

@@ -146,6 +146,7 @@ fn hint(code: &str) -> Option<&'static str> {
         | "IllegalLocationConstraintException" => "is the region that of the bucket?",
         "SignatureDoesNotMatch" => "is AWS_SECRET_ACCESS_KEY right?",
         "InvalidAccessKeyId" => "is AWS_ACCESS_KEY_ID right, and for this endpoint?",
+        "ExpiredToken" | "TokenRefreshRequired" => "get new credentials: the session has ended",
         "RequestTimeTooSkewed" => "is this machine's clock right?",
         _ => return None,
     })

@@ -10,16 +10,21 @@
 //! | `If-None-Match` on GET is ignored | the answer's version is compared |
 //! | 404 for `If-Match` on nothing | refused, like 412 |
 //! | 409 while another conditional write runs | `Unavailable`: try again |
-//! | a bucket in the host name needs DNS and certificates | in the path where an endpoint is set |
+//! | a bucket in the host name needs DNS and certificates, and some want it there | as the table of [providers](super::providers) says, else in the path where an endpoint is set |
+//! | `If-Match` wants the version without its quotes (DigitalOcean) | so by the same table |
 //! | several folders come in the order of a file system (SeaweedFS) | one page is sorted, more are refused; inside a database all agree |
 //! | many deletions at once are unknown, or wanted with another checksum | one by one |
 //! | listing of uploads is missing | `Unsupported`, and nothing depends on it |
 
+mod ask;
 mod client;
 mod credentials;
 mod error;
 mod list;
 mod upload;
+
+#[cfg(test)]
+mod line_tests;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,6 +44,7 @@ use super::{
     StoreConfig, Upload,
 };
 
+pub use ask::BucketAnswer;
 use client::Bucket;
 use error::{DateTap, Reply};
 
@@ -280,7 +286,7 @@ impl Store for S3Store {
 
     async fn put(&self, key: &str, body: Bytes, how: Put) -> Result<PutOutcome> {
         let bucket = &*self.0;
-        let (if_none_match, if_match) = conditions(&how.condition);
+        let (if_none_match, if_match) = bucket.conditions(&how.condition);
         let patience = patience(body.len());
         let operation = with_attributes!(
             bucket,
@@ -341,12 +347,15 @@ impl Store for S3Store {
     }
 }
 
-/// `If-None-Match` and `If-Match` of a write.
-fn conditions(condition: &Condition) -> (Option<String>, Option<String>) {
-    match condition {
-        Condition::Always => (None, None),
-        Condition::IfAbsent => (Some("*".to_owned()), None),
-        Condition::IfMatch(etag) => (None, Some(quoted(etag))),
+impl Bucket {
+    /// `If-None-Match` and `If-Match` of a write.
+    fn conditions(&self, condition: &Condition) -> (Option<String>, Option<String>) {
+        match condition {
+            Condition::Always => (None, None),
+            Condition::IfAbsent => (Some("*".to_owned()), None),
+            Condition::IfMatch(etag) if self.bare_etags => (None, Some(etag.as_str().to_owned())),
+            Condition::IfMatch(etag) => (None, Some(quoted(etag))),
+        }
     }
 }
 

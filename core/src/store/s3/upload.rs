@@ -15,8 +15,7 @@ use crate::types::Timestamp;
 use super::client::Bucket;
 use super::error::{DateTap, Reply};
 use super::{
-    CREATED, conditions, etag, patience, refused, send, timestamp, with_attributes,
-    with_customer_key,
+    CREATED, etag, patience, refused, send, timestamp, with_attributes, with_customer_key,
 };
 
 /// A multipart upload.
@@ -67,7 +66,7 @@ impl S3Upload {
     }
 
     async fn try_complete(&self) -> (Result<Option<String>, Reply>, Option<Timestamp>) {
-        let (if_none_match, if_match) = conditions(&self.how.condition);
+        let (if_none_match, if_match) = self.bucket.conditions(&self.how.condition);
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(self.parts.clone()))
             .build();
