@@ -236,8 +236,12 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "DURATION", value_parser = prove_interval)]
     pub(crate) prove_interval: Option<Duration>,
 
+    /// Prometheus metrics port [default: 16767]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) metrics_port: Option<u16>,
+
     /// Disable metrics server
-    #[arg(long)]
+    #[arg(long, conflicts_with = "metrics_port")]
     pub(crate) no_metrics: bool,
 }
 
@@ -419,6 +423,7 @@ mod tests {
             "watch --config w.toml",
             "watch app.db -b b --on-startup true --no-metrics --once",
             "watch app.db -b b --prove-interval 1h",
+            "watch app.db -b b --metrics-port 9090",
             "restore --all --config w.toml --if-missing --when-no-backup start-fresh",
             "restore app.db -o o.db -b b --point-in-time txid:42 --verify full --force",
             "list app.db -b b",
@@ -449,10 +454,11 @@ mod tests {
             "watch app.db -b b --compact-after-snapshot",
             "watch app.db -b b --compact-interval 3600",
             "watch app.db -b b --retain-hourly 3",
-            "watch app.db -b b --metrics-port 1",
             "watch app.db -b b --prove-interval 10ms",
             "watch app.db -b b --exec true --once",
             "watch app.db -b b --exec",
+            "watch app.db -b b --metrics-port 1 --no-metrics",
+            "watch app.db -b b --metrics-port 65536",
             "restore app.db -b b",
             "restore -o o.db -b b",
             "restore app.db -o o.db --all",

@@ -1,8 +1,8 @@
 //! From arguments, environment and file to what holds.
 
 use walrust_core::config::{
-    self, Environment, File, LogFormat, Overrides, Resolved, StoreLayer, StoreSettings, SyncLayer,
-    limits,
+    self, Environment, File, LogFormat, MetricsLayer, Overrides, Resolved, StoreLayer,
+    StoreSettings, SyncLayer, limits,
 };
 use walrust_core::{Error, ErrorKind, Result};
 
@@ -85,6 +85,11 @@ fn overrides(command: &Command) -> Result<Overrides> {
         Command::Watch(args) => Overrides {
             store: store(&args.bucket)?,
             sync: sync(args),
+            metrics: MetricsLayer {
+                listen: args.no_metrics.then_some(None),
+                port: args.metrics_port,
+                ..MetricsLayer::default()
+            },
             databases: args.databases.clone(),
             ..Overrides::default()
         },
@@ -154,6 +159,22 @@ mod tests {
         let given = layer(&[]);
         assert_eq!(given.sync, SyncLayer::default());
         assert_eq!(given.store, StoreLayer::default());
+    }
+
+    #[test]
+    fn r50_r136_metrics_are_on_loopback_unless_told() {
+        let at = |arguments: &[&str]| layer(arguments).metrics.finish(DEFAULT, None).listen;
+        const DEFAULT: config::Listen = None;
+        assert_eq!(
+            at(&["--metrics-port", "1"]),
+            None,
+            "a port turns nothing on"
+        );
+        let default = "127.0.0.1:16767".parse().ok();
+        let at = |arguments: &[&str]| layer(arguments).metrics.finish(default, None).listen;
+        assert_eq!(at(&[]), default);
+        assert_eq!(at(&["--metrics-port", "1"]), "127.0.0.1:1".parse().ok());
+        assert_eq!(at(&["--no-metrics"]), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The calls into the engine, and its reports turned into ours. Nothing else of this program knows them.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use walrust_core::restore::{
     self, DatabaseDescription, DatabaseList, LeaveState, Overwrite, Progress, RestoreRequest,
     RestoreTarget, Verify, discover,
 };
-use walrust_core::store::{Layout, Store, StoreLocation};
+use walrust_core::serve::{Board, Facts, Mode, Serving};
+use walrust_core::store::{Layout, Meter, Store, StoreLocation};
 use walrust_core::types::{DatabaseName, KeyPrefix, Timestamp, Txid};
 use walrust_core::verify::{self, DrillReport, DrillRequest, Fix, VerifyReport, VerifyRequest};
 use walrust_core::{Error, ErrorKind, Result};
@@ -47,6 +49,9 @@ pub(crate) struct WatchOptions {
     pub(crate) permission: engine::Permission,
 }
 
+/// Where metrics and probes are served unless told otherwise: where nobody but this machine asks (R136).
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 16767);
+
 /// How long a stop may take: within the 30 s that Kubernetes gives, and far below systemd's 90 s (R65).
 const GRACE: Duration = Duration::from_secs(25);
 
@@ -57,10 +62,12 @@ pub(crate) async fn snapshot(resolved: &Resolved, _bar: &Bar) -> Result<Snapshot
         let message = "a snapshot is of one database";
         return Err(Error::new(ErrorKind::Invalid, message));
     };
+    let meter = Meter::default();
     let options = engine_options(
         resolved,
         engine::Until::Snapshot,
         engine::Permission::default(),
+        &meter,
     );
     let taken = engine::snapshot(options.await?).await?;
     Ok(SnapshotReport {
@@ -93,15 +100,63 @@ pub(crate) async fn watch(
     for database in &mut resolved.databases {
         database.optional |= options.wait_for_files;
     }
-    let options = engine_options(&resolved, until, options.permission).await?;
+    let meter = Meter::default();
+    let options = engine_options(&resolved, until, options.permission, &meter).await?;
+    let clock = options.clock.clone();
     let watch = engine::Watch::new(options, events, &shutdown)?;
+    let _serving = match until {
+        engine::Until::Stopped => serve(&resolved, watch.handle(), meter, clock).await,
+        engine::Until::Shipped | engine::Until::Snapshot => Serving::default(),
+    };
     Ok(watch.run(shutdown).await)
+}
+
+/// Serves what is asked for. What cannot be served is told, and no failure of the backup (R136).
+async fn serve(
+    resolved: &Resolved,
+    watch: engine::WatchHandle,
+    meter: Meter,
+    clock: Clock,
+) -> Serving {
+    let settings = resolved.metrics.finish(Some(METRICS), None);
+    let paused = resolved.databases.iter().filter(|database| database.paused);
+    let missing = resolved
+        .unmatched
+        .iter()
+        .filter(|pattern| !pattern.optional);
+    let facts = Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        pod: None,
+        mode: Mode::Watch,
+        config_hash: resolved.config_hash.clone(),
+        config_error: None,
+        started: clock.now(),
+        paused: paused
+            .map(|database| (database.name.clone(), database.path.clone()))
+            .collect(),
+        missing: missing.map(|pattern| pattern.pattern.clone()).collect(),
+        ready_lag: settings.ready_lag,
+        gated: false,
+    };
+    let board = Arc::new(Board::new(facts, watch, meter, clock));
+    let mut serving = Serving::default();
+    if let Some(address) = settings.listen {
+        match serving.read_only(board, address).await {
+            Ok(address) => tracing::info!(%address, "serving metrics"),
+            Err(error) => tracing::warn!(
+                "metrics and probes are not served: {}",
+                error.hint("choose another with --metrics-port, or --no-metrics")
+            ),
+        }
+    }
+    serving
 }
 
 async fn engine_options(
     resolved: &Resolved,
     until: engine::Until,
     permission: engine::Permission,
+    meter: &Meter,
 ) -> Result<engine::WatchOptions> {
     let settings = &resolved.store;
     let databases = resolved
@@ -109,7 +164,7 @@ async fn engine_options(
         .iter()
         .filter(|database| !database.paused);
     Ok(engine::WatchOptions {
-        store: walrust_core::store::open(&settings.store_config()).await?,
+        store: walrust_core::store::open_metered(&settings.store_config(), meter).await?,
         prefix: settings.location.prefix(),
         databases: databases.cloned().collect(),
         permission,

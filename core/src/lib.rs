@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod memory;
 pub mod report;
 pub mod restore;
+pub mod serve;
 pub mod sqlite;
 pub mod state;
 pub mod store;

@@ -19,6 +19,7 @@ pub mod process;
 pub mod program;
 pub mod record;
 pub mod scene;
+pub mod served;
 pub mod server;
 pub mod shim;
 pub mod support;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use toml::de::{DeTable, DeValue};
 
 use super::Environment;
@@ -11,6 +12,7 @@ use super::choices::{LogFormat, PathStyle};
 use super::encryption;
 use super::fault::{Fault, Faults, Place, Source};
 use super::limits;
+use super::metrics::MetricsLayer;
 use super::proxy::ProxyAddress;
 use super::section::{Reader, Section, Value};
 use super::settings::{StoreLayer, SyncLayer};
@@ -28,12 +30,16 @@ const LONGEST_FILE: u64 = 4 << 20;
 pub struct File {
     /// Where it was read from.
     pub path: PathBuf,
+    /// The first 12 hex digits of the SHA-256 of its bytes.
+    pub hash: String,
     /// `[s3]`.
     pub store: StoreLayer,
     /// `[sync]`, but for `memory_limit`.
     pub sync: SyncLayer,
     /// `sync.memory_limit`.
     pub memory_limit: Option<u64>,
+    /// `[metrics]`.
+    pub metrics: MetricsLayer,
     /// `log.format`.
     pub log_format: Option<LogFormat>,
     /// `[[databases]]`.
@@ -108,6 +114,7 @@ impl File {
         if reader.faults.is_empty() {
             return Ok(Self {
                 path: path.to_owned(),
+                hash: hash(text),
                 ..file
             });
         }
@@ -131,6 +138,13 @@ fn not_text(path: &Path, bytes: &[u8], valid: usize) -> Faults {
     }
 }
 
+/// Whoever wrote the file can tell by this which version is in use.
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    let digits = digest.iter().take(6);
+    digits.map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn one_line(message: &str) -> String {
     message.lines().collect::<Vec<_>>().join(", ")
 }
@@ -148,6 +162,9 @@ fn read_file<'t>(reader: &mut Reader<'t>, document: &DeTable<'t>) -> File {
             limits::memory(value.size()?).map_err(|error| error.to_string())
         });
         section.finish();
+    }
+    if let Some(table) = top.table("metrics") {
+        file.metrics = read_metrics(top.reader(), table);
     }
     if let Some(table) = top.table("log") {
         let mut section = Section::new(top.reader(), "log", table);
@@ -222,6 +239,22 @@ fn read_tags<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> BTreeMap<Strin
     }
     Section::new(reader, "s3.tags", table)
         .texts(|key, value| limits::tag(key, value).map_err(|error| error.to_string()))
+}
+
+fn read_metrics<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> MetricsLayer {
+    let mut section = Section::new(reader, "metrics", table);
+    let layer = MetricsLayer {
+        listen: section.take("listen", |value| {
+            limits::listen(&value.text()?).map_err(|error| error.to_string())
+        }),
+        port: None,
+        control: section.take("control", |value| {
+            limits::control(&value.text()?).map_err(|error| error.to_string())
+        }),
+        ready_lag: section.take("ready_lag", |value| value.duration()),
+    };
+    section.finish();
+    layer
 }
 
 /// `true` and `false` are also meant where they are not quoted.

@@ -8,7 +8,6 @@ const NOT_YET: &[&str] = &[
     "sync.compact_interval",
     "retention",
     "replicate",
-    "metrics",
     "log.heartbeat_url",
     "databases.compact_after_snapshot",
     "databases.compact_interval",

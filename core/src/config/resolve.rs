@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::choices::LogFormat;
 use super::databases;
 use super::limits;
+use super::metrics::MetricsLayer;
 use super::settings::{Resolved, StoreLayer, StoreSettings, SyncLayer};
 use super::{Environment, File};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +20,8 @@ pub struct Overrides {
     pub store: StoreLayer,
     /// Over `[sync]` and over every database's own settings.
     pub sync: SyncLayer,
+    /// Over `[metrics]`.
+    pub metrics: MetricsLayer,
     /// Over `log.format`.
     pub log_format: Option<LogFormat>,
     /// Instead of the configured list (R68).
@@ -45,6 +48,10 @@ pub fn resolve(
         memory_limit: file
             .and_then(|file| file.memory_limit)
             .unwrap_or(DEFAULT_MEMORY),
+        metrics: overrides
+            .metrics
+            .over(file.map(|file| file.metrics).unwrap_or_default()),
+        config_hash: file.map(|file| file.hash.clone()),
         log_format: log_format(file, overrides),
         databases: found.databases,
         unmatched: found.unmatched,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::anchor::Permission;
 use super::budget::Budget;
 use super::checkpoint::Barrier;
+use super::counters::{Counters, Vital};
 use super::event::WatchEvent;
 use super::prove;
 use super::session::{Command, Policy};
@@ -88,14 +89,16 @@ pub struct Unfinished {
 }
 
 /// A running watch, for whoever shows or steers it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct WatchHandle {
     databases: Arc<Vec<Handle>>,
 }
 
+#[derive(Debug)]
 struct Handle {
     name: DatabaseName,
     status: watch::Receiver<DatabaseStatus>,
+    counters: Arc<Counters>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -106,6 +109,12 @@ impl WatchHandle {
             .iter()
             .map(|handle| handle.status.borrow().clone())
             .collect()
+    }
+
+    /// What happened to each database, counted, as they were named.
+    pub fn counters(&self) -> Vec<Arc<Counters>> {
+        let counters = |handle: &Handle| handle.counters.clone();
+        self.databases.iter().map(counters).collect()
     }
 
     /// Sends `command` to the database called `name`. Errors: NotFound, or Cancelled at a stop.
@@ -162,7 +171,11 @@ impl Watch {
         for (at, database) in options.databases.into_iter().enumerate() {
             let id = WatchId(at as u64);
             let layout = Layout::new(options.prefix.clone(), database.name.clone());
-            let first = DatabaseStatus::new(database.name.clone(), database.path.clone());
+            let first = DatabaseStatus {
+                blind_since: Some(shared.clock.now()),
+                ..DatabaseStatus::new(database.name.clone(), database.path.clone())
+            };
+            let counters = Arc::new(Counters::default());
             let (status, statuses) = watch::channel(first);
             let (commands, receiver) = mpsc::channel(COMMANDS);
             let (wake, wakes) = mpsc::channel(WAKES);
@@ -170,6 +183,7 @@ impl Watch {
             handles.push(Handle {
                 name: database.name.clone(),
                 status: statuses,
+                counters: counters.clone(),
                 commands,
             });
             routes.insert(id, wake);
@@ -188,6 +202,7 @@ impl Watch {
                 wakes,
                 id,
                 status,
+                counters,
                 lease: None,
                 spool_is_too_small: false,
                 looks_first: false,
@@ -225,7 +240,12 @@ impl Watch {
         for context in contexts {
             let name = context.options.name.clone();
             let status = context.status.subscribe();
-            tasks.spawn(async move { (name, run(context).await, status) });
+            let vital = Vital(context.counters.clone());
+            tasks.spawn(async move {
+                let end = run(context).await;
+                vital.ended();
+                (name, end, status)
+            });
         }
         let unusable = async {
             if until != Until::Stopped {

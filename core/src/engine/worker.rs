@@ -12,6 +12,7 @@ use super::anchor::{Permission, RemoteHead, permitted};
 use super::budget::Budget;
 use super::capture::PART_BYTES;
 use super::control;
+use super::counters::Counters;
 use super::event::{Happening, WatchEvent};
 use super::open::{Disk, OpenOptions, Opened, open, open_here, sum_of, with_past};
 use super::remote::{Remote, header_of};
@@ -104,6 +105,7 @@ pub(super) struct Context {
     pub(super) wakes: mpsc::Receiver<WakeKind>,
     pub(super) id: WatchId,
     pub(super) status: watch::Sender<DatabaseStatus>,
+    pub(super) counters: Arc<Counters>,
     /// The lease, from the first session on. Given up where something of ours may still be on its way: a new
     /// epoch tells it from what comes after.
     pub(super) lease: Option<Arc<Lease>>,
@@ -126,6 +128,7 @@ impl Context {
 
     /// Tells whoever listens. A full channel waits: nobody may be told less than what happened.
     pub(super) async fn tell(&self, what: Happening) {
+        self.counters.told(&what);
         let event = WatchEvent {
             time: self.shared.clock.now(),
             database: self.options.path.clone(),
@@ -138,6 +141,7 @@ impl Context {
 
     /// Notes an error; the first of a kind is told.
     pub(super) async fn failed(&self, error: &Error) {
+        self.counters.failed();
         let standing = StandingError::new(error, self.shared.clock.now());
         let known = self.status.borrow().error.as_ref().map(|known| known.kind);
         let state = match error.kind() {
@@ -146,6 +150,7 @@ impl Context {
         };
         self.status.send_modify(|status| {
             status.state = state;
+            status.lease.held &= state != DatabaseState::Fenced;
             let since = status.error.as_ref().map(|known| known.since);
             let since = since.unwrap_or(standing.since);
             status.error = Some(StandingError {
@@ -161,6 +166,14 @@ impl Context {
             })
             .await;
         }
+    }
+
+    /// Nothing is attached any more.
+    fn is_blind(&self) {
+        let now = self.shared.clock.now();
+        self.status.send_modify(|status| {
+            status.blind_since.get_or_insert(now);
+        });
     }
 
     /// Nothing fails any more.
@@ -239,6 +252,7 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
         }
         let began = Instant::now();
         let outcome = session(&mut context, &mut dir).await;
+        context.is_blind();
         if began.elapsed() > LONG_SESSION {
             // What worked until now is tried again at once.
             pause = PAUSE.0;
@@ -305,6 +319,9 @@ async fn session(context: &mut Context, dir: &mut Option<Arc<StateDir>>) -> Resu
         tracing::warn!(%error, "no events for this database: it is polled");
     }
     let (txid, durable) = (opened.capture.place.txid, opened.durable);
+    context
+        .status
+        .send_modify(|status| status.blind_since = None);
     context.tell(Happening::Watching { txid: Some(txid) }).await;
     if let Standing::Ours(lease) = &standing {
         context.owns(lease.clone(), txid, durable).await;
@@ -433,10 +450,12 @@ async fn wait_for_file(context: &Context) -> bool {
             Err(error) => error.kind() != std::io::ErrorKind::NotFound,
         };
         if is_there {
+            let now = context.shared.clock.now();
             context.status.send_if_modified(|status| {
                 let waited = status.state == DatabaseState::WaitingForFile;
                 if waited {
                     status.state = DatabaseState::AcquiringLease;
+                    status.blind_since = Some(now);
                 }
                 waited
             });

@@ -50,3 +50,8 @@ pub use oneshot::{CopyEvent, OneShot, PageSink};
 pub use probe::Peek;
 pub use source::{Checkpointed, Identity, Side, Source};
 pub use view::{SqliteVersion, View};
+
+/// The version of the SQLite in this program.
+pub fn library_version() -> &'static str {
+    rusqlite::version()
+}

@@ -519,6 +519,8 @@ impl<'w> Session<'w> {
         let Some(capture) = &self.capture else { return };
         let waiting = self.queue.front().map(|batch| batch.seen.first);
         let pending = waiting.into_iter().chain(self.gaze.uncaptured_since).min();
+        let next_snapshot = self.next_snapshot();
+        let now = self.now();
         let txid = capture.place.txid;
         let spool = capture.spool.used();
         let seeking = self.lease().is_none();
@@ -537,10 +539,16 @@ impl<'w> Session<'w> {
             // Nobody is woken for a length alone.
             status.spool_bytes = spool;
             status.wal_bytes = wal_bytes;
+            status.next_snapshot = next_snapshot;
             let state = match status.error {
                 Some(_) => status.state,
                 None => state,
             };
+            // Without a base nothing can be restored, however much is stored.
+            let never = durable
+                .is_none()
+                .then(|| status.pending_since.unwrap_or(now));
+            let pending = pending.into_iter().chain(never).min();
             let news = (Some(txid), durable, pending, state);
             let known = (
                 status.txid,
@@ -556,6 +564,13 @@ impl<'w> Session<'w> {
             ) = news;
             news != known
         });
+    }
+
+    /// When the next snapshot is due, as things stand.
+    fn next_snapshot(&self) -> Option<Timestamp> {
+        let at = self.policy.snapshots.next(&self.activity)?;
+        let wait = at.saturating_duration_since(Instant::now()).as_millis();
+        Some(self.now().plus_millis(i64::try_from(wait).ok()?))
     }
 
     fn now(&self) -> Timestamp {
