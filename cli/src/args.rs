@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use walrust_core::config::{LogFormat, limits, value};
 use walrust_core::restore::RestoreTarget;
+use walrust_core::serve::LONGEST_WAIT;
 use walrust_core::types::DatabaseName;
 
 use crate::commands::app::CommandLine;
@@ -105,6 +106,21 @@ pub(crate) enum Command {
     /// Restore to scratch, check, time and throw away
     #[command(override_usage = "walrust drill [OPTIONS] --bucket <BUCKET> <NAME>...")]
     Drill(DrillArgs),
+    /// Show how a running watch is doing
+    #[command(
+        override_usage = "walrust status [OPTIONS] <--state <DATABASE>|--control <ADDR>> [NAME]..."
+    )]
+    Status(StatusArgs),
+    /// Wait until everything committed is stored
+    #[command(
+        override_usage = "walrust sync [OPTIONS] <--state <DATABASE>|--control <ADDR>> [NAME]..."
+    )]
+    Sync(SyncArgs),
+    /// Have a running watch let databases alone for a while
+    #[command(
+        override_usage = "walrust detach [OPTIONS] --for <DURATION> <--state <DATABASE>|--control <ADDR>> [NAME]..."
+    )]
+    Detach(DetachArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -134,6 +150,9 @@ impl Command {
             Self::List(_) => "list",
             Self::Verify(_) => "verify",
             Self::Drill(_) => "drill",
+            Self::Status(_) => "status",
+            Self::Sync(_) => "sync",
+            Self::Detach(_) => "detach",
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
             Self::Help { .. } => "help",
@@ -381,6 +400,64 @@ pub(crate) struct DrillArgs {
     pub(crate) report: Option<PathBuf>,
 }
 
+/// Which running watch is meant.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ContactArgs {
+    /// The watch of this database file, on this machine
+    #[arg(long, value_name = "DATABASE")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// The watch with this control listener, as 127.0.0.1:16768
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) control: Option<String>,
+}
+
+/// `walrust status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Databases, by their names in the bucket [default: all of the watch]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) contact: ContactArgs,
+}
+
+/// `walrust sync`.
+#[derive(Debug, Args)]
+pub(crate) struct SyncArgs {
+    /// Databases, by their names in the bucket [default: all of the watch]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) contact: ContactArgs,
+
+    /// How long to wait, at most 1h
+    #[arg(long, value_name = "DURATION", value_parser = sync_timeout, default_value = "30s")]
+    pub(crate) timeout: Duration,
+}
+
+/// `walrust detach`.
+#[derive(Debug, Args)]
+pub(crate) struct DetachArgs {
+    /// Databases, by their names in the bucket [default: the one that --state names]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) contact: ContactArgs,
+
+    /// For how long, at most 1d; 0 ends it
+    #[arg(long = "for", value_name = "DURATION", value_parser = value::seconds_or_duration)]
+    pub(crate) length: Duration,
+}
+
+fn sync_timeout(text: &str) -> Result<Duration, value::ValueError> {
+    value::at_most(value::seconds_or_duration(text)?, LONGEST_WAIT)
+}
+
 fn sync_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::sync_interval(value::seconds_or_duration(text)?)
 }
@@ -433,6 +510,10 @@ mod tests {
             "verify --all --config w.toml --deep --report /dev/termination-log",
             "drill app.db users.db -b b --random --scratch /mnt --report r.json",
             "drill --all -b b",
+            "status --state app.db",
+            "status --control 127.0.0.1:16768 a.db b.db --json",
+            "sync a.db --state app.db --timeout 5s",
+            "detach a.db --control 127.0.0.1:16768 --for 5m",
         ] {
             let arguments = ["walrust"].into_iter().chain(example.split(' '));
             if let Err(error) = Cli::try_parse_from(arguments) {
@@ -467,6 +548,10 @@ mod tests {
             "restore .. -o o.db",
             "restore a/0000 -o o.db",
             "list -v -q",
+            "status",
+            "status --state a.db --control 127.0.0.1:1",
+            "sync --state a.db --timeout 2h",
+            "detach --state a.db",
             "compact app.db -b b",
             "replicate s3://b/a --local a.db",
             "explain",

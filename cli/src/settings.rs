@@ -25,6 +25,8 @@ impl Settings {
     ) -> Result<Self> {
         let file = match (&global.config, command) {
             (_, Command::Completions { .. } | Command::Man { .. } | Command::Help { .. }) => None,
+            // They ask a process that has its own.
+            (None, Command::Status(_) | Command::Sync(_) | Command::Detach(_)) => None,
             (Some(path), _) => Some(File::load(path, &environment).map_err(named)?),
             (None, _) => File::load_default(&environment)?,
         };
@@ -109,9 +111,12 @@ fn overrides(command: &Command) -> Result<Overrides> {
             store: store(&args.bucket)?,
             ..Overrides::default()
         },
-        Command::Completions { .. } | Command::Man { .. } | Command::Help { .. } => {
-            Overrides::default()
-        }
+        Command::Status(_)
+        | Command::Sync(_)
+        | Command::Detach(_)
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Help { .. } => Overrides::default(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walrust_core::clock::Clock;
-use walrust_core::config::{LeaseMode, Resolved, StoreSettings};
+use walrust_core::config::{LeaseMode, MetricsSettings, Resolved, StoreSettings};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
 use walrust_core::lease::LeasePolicy;
 use walrust_core::restore::{
@@ -103,22 +103,50 @@ pub(crate) async fn watch(
     let meter = Meter::default();
     let options = engine_options(&resolved, until, options.permission, &meter).await?;
     let clock = options.clock.clone();
-    let watch = engine::Watch::new(options, events, &shutdown)?;
-    let _serving = match until {
-        engine::Until::Stopped => serve(&resolved, watch.handle(), meter, clock).await,
-        engine::Until::Shipped | engine::Until::Snapshot => Serving::default(),
+    let mut watch = engine::Watch::new(options, events, &shutdown)?;
+    let settings = match until {
+        engine::Until::Stopped => resolved.metrics.finish(Some(METRICS), None),
+        // It is over soon; other processes may still ask it through the state directory.
+        engine::Until::Shipped | engine::Until::Snapshot => MetricsSettings::default(),
     };
+    let board = board(&resolved, settings.ready_lag, watch.handle(), meter, clock);
+    let mut serving = Serving::default();
+    if let Some(requests) = watch.requests() {
+        serving.requests(board.clone(), requests);
+    }
+    serve(&mut serving, &board, settings).await;
     Ok(watch.run(shutdown).await)
 }
 
 /// Serves what is asked for. What cannot be served is told, and no failure of the backup (R136).
-async fn serve(
+async fn serve(serving: &mut Serving, board: &Arc<Board>, settings: MetricsSettings) {
+    if let Some(address) = settings.listen {
+        match serving.read_only(board.clone(), address).await {
+            Ok(address) => tracing::info!(%address, "serving metrics"),
+            Err(error) => tracing::warn!(
+                "metrics and probes are not served: {}",
+                error.hint("choose another with --metrics-port, or --no-metrics")
+            ),
+        }
+    }
+    if let Some(address) = settings.control {
+        match serving.control(board.clone(), address).await {
+            Ok(address) => tracing::info!(%address, "serving control"),
+            Err(error) => tracing::warn!(
+                "requests are not taken: {}",
+                error.hint("choose another for `control` in [metrics]")
+            ),
+        }
+    }
+}
+
+fn board(
     resolved: &Resolved,
+    ready_lag: Option<Duration>,
     watch: engine::WatchHandle,
     meter: Meter,
     clock: Clock,
-) -> Serving {
-    let settings = resolved.metrics.finish(Some(METRICS), None);
+) -> Arc<Board> {
     let paused = resolved.databases.iter().filter(|database| database.paused);
     let missing = resolved
         .unmatched
@@ -135,21 +163,10 @@ async fn serve(
             .map(|database| (database.name.clone(), database.path.clone()))
             .collect(),
         missing: missing.map(|pattern| pattern.pattern.clone()).collect(),
-        ready_lag: settings.ready_lag,
+        ready_lag,
         gated: false,
     };
-    let board = Arc::new(Board::new(facts, watch, meter, clock));
-    let mut serving = Serving::default();
-    if let Some(address) = settings.listen {
-        match serving.read_only(board, address).await {
-            Ok(address) => tracing::info!(%address, "serving metrics"),
-            Err(error) => tracing::warn!(
-                "metrics and probes are not served: {}",
-                error.hint("choose another with --metrics-port, or --no-metrics")
-            ),
-        }
-    }
-    serving
+    Arc::new(Board::new(facts, watch, meter, clock))
 }
 
 async fn engine_options(

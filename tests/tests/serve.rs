@@ -9,10 +9,12 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
+use walrust_tests::locks::{holds_read_mark, holds_shared};
 use walrust_tests::process::Process;
-use walrust_tests::program::{Watch, walrust, walrust_configured};
+use walrust_tests::program::{Watch, assert_newest, binary, walrust, walrust_configured};
 use walrust_tests::scene::Scene;
 use walrust_tests::served::Served;
 use walrust_tests::server::{Action, Server};
@@ -186,7 +188,7 @@ fn h8_a_rebase_counts_by_its_reason() {
 }
 
 #[test]
-fn r136_a_port_that_is_taken_is_a_warning_and_the_watch_goes_on() {
+fn r136_r139_a_port_that_is_taken_is_a_warning_and_the_watch_goes_on() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let scene = Scene::new("taken", "a.db");
@@ -195,14 +197,272 @@ fn r136_a_port_that_is_taken_is_a_warning_and_the_watch_goes_on() {
     let mut command = walrust(&scene.bucket, "watch");
     command
         .arg(scene.database())
-        .args(["--metrics-port", &port]);
+        .args(["--metrics-port", &port, "--log-format", "json"]);
     let mut process = Process::spawn(&mut command);
     let line = process.wait_for(PATIENCE, |line| line.contains("not served"));
+    let logged: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(logged["level"], "WARN", "{line}");
+    let message = logged["message"].as_str().unwrap();
     assert!(
-        line.contains(&port) && line.contains("--metrics-port"),
+        message.contains(&port) && message.contains("--metrics-port"),
         "{line}"
     );
     let watch = Watch { process };
     watch.wait_stored(&scene, PATIENCE);
     watch.drain();
+}
+
+/// `walrust COMMAND ARGUMENTS --json`, and its result.
+fn ask(arguments: &[&str]) -> (i32, serde_json::Value) {
+    let mut command = Command::new(binary());
+    command
+        .args(arguments)
+        .args(["--json", "--exit-codes", "fine"]);
+    let output = Process::run(&mut command, PATIENCE * 2);
+    assert!(!output.stdout.is_empty(), "{}", output.stderr);
+    (output.code(), output.json())
+}
+
+#[test]
+fn k5_every_call_leaves_our_locks_alone() {
+    let scene = Scene::new("locks", "a.db");
+    let mut writer = scene.writer(scene.spec(5));
+    writer.steps(5);
+    let (mut watch, served) = serving(&scene, "control = \"127.0.0.1:0\"");
+    let control = Served::by(&mut watch.process, "control");
+    wait_ready(&served);
+    watch.wait_attached(&scene);
+    let (database, shm) = (scene.database(), scene.beside("-shm"));
+    let path = database.to_str().unwrap();
+    let held = |watch: &Watch| {
+        holds_shared(watch.process.id(), &database) && holds_read_mark(watch.process.id(), &shm)
+    };
+    assert!(held(&watch));
+    for arguments in [
+        ["status", "--state", path].as_slice(),
+        &["sync", "--state", path],
+        &["status", "--control", control.address()],
+        &["sync", "a.db", "--control", control.address()],
+    ] {
+        let (code, answer) = ask(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {answer}");
+        assert!(held(&watch), "{arguments:?}");
+    }
+    for path in ["/metrics", "/status", "/readyz", "/livez"] {
+        assert_eq!(served.code(path), 200, "{path}");
+        assert!(held(&watch), "{path}");
+    }
+    let (code, body) = control.request("POST", "/snapshot");
+    assert_eq!(code, 200, "{body}");
+    assert!(held(&watch), "a snapshot");
+    // The application's last close must find our lock and leave the log.
+    drop(writer);
+    assert!(scene.beside("-wal").exists());
+    watch.drain();
+}
+
+#[test]
+fn sync_answers_when_everything_committed_before_is_durable() {
+    let server = Server::start();
+    let scene = Scene::on("sync", "a.db", server.bucket("sync"));
+    let mut writer = scene.writer(scene.spec(6));
+    writer.steps(5);
+    // An interval that no test outlives: only the call makes it durable in time.
+    let path = scene.database();
+    let path = path.to_str().unwrap();
+    let watch = Watch::ready(
+        &scene.bucket,
+        &[&scene.database()],
+        &["--sync-interval", "1h"],
+    );
+    watch.wait_attached(&scene);
+    for _ in 0..5 {
+        writer.row();
+        writer.row();
+        let (code, answer) = ask(&["sync", "--state", path]);
+        assert_eq!(code, 0, "{answer}");
+        assert_eq!(answer["v"], 1);
+        assert_eq!(answer["durable"], true);
+        let one = &answer["databases"][0];
+        assert_eq!(
+            (&one["name"], &one["durable"]),
+            (&"a.db".into(), &true.into())
+        );
+        assert_eq!(
+            one["txid_hex"],
+            format!("{:016x}", one["txid"].as_u64().unwrap())
+        );
+        assert_newest(&scene.bucket, scene.name(), scene.path(), &scene.oracle());
+    }
+    // The store is away: not durable, and it says so.
+    server.outage(true);
+    writer.row();
+    let start = Instant::now();
+    let (code, answer) = ask(&["sync", "--state", path, "--timeout", "1s"]);
+    assert_eq!(code, 6, "{answer}");
+    assert_eq!(answer["durable"], false);
+    assert_eq!(answer["databases"][0]["error"]["kind"], "not_durable");
+    assert!(start.elapsed() < Duration::from_secs(20));
+    server.outage(false);
+    let (code, answer) = ask(&["sync", "a.db", "--state", path, "--timeout", "1m"]);
+    assert_eq!(code, 0, "{answer}");
+    assert_newest(&scene.bucket, scene.name(), scene.path(), &scene.oracle());
+    let (code, answer) = ask(&["sync", "other.db", "--state", path]);
+    assert_eq!((code, &answer["error"]["kind"]), (3, &"not_found".into()));
+    watch.drain();
+    let (code, answer) = ask(&["sync", "--state", path]);
+    assert_eq!((code, &answer["error"]["kind"]), (3, &"not_found".into()));
+}
+
+#[test]
+fn a_detached_database_may_be_had_alone_and_is_followed_again() {
+    let scene = Scene::new("detach", "a.db");
+    let mut writer = scene.writer(scene.spec(7));
+    writer.steps(10);
+    let (watch, served) = serving(&scene, "");
+    wait_ready(&served);
+    let database = scene.database();
+    let path = database.to_str().unwrap();
+    let (code, answer) = ask(&["detach", "--state", path, "--for", "1h"]);
+    assert_eq!(code, 0, "{answer}");
+    let one = &answer["databases"][0];
+    assert_eq!(one["txid"], one["durable_txid"], "{one}");
+    let during = served.database();
+    assert_eq!(during["state"], "detached", "{during}");
+    assert_eq!(during["detached_until"], one["until"]);
+    // Nothing of ours is left on it.
+    let process = watch.process.id();
+    assert!(!holds_shared(process, &database));
+    assert!(!holds_read_mark(process, &scene.beside("-shm")));
+    for file in open_files(process) {
+        assert!(
+            !file.starts_with(path) || file.contains("-walrust/"),
+            "{file} is open"
+        );
+    }
+    // What needs it alone.
+    writer
+        .connection
+        .execute_batch("PRAGMA journal_mode = DELETE")
+        .unwrap();
+    writer.commit("INSERT INTO items(k, v, b) VALUES (1, 'alone', randomblob(300))");
+    writer
+        .connection
+        .execute_batch("PRAGMA journal_mode = WAL")
+        .unwrap();
+    writer.row();
+    // Its time is not up, but nobody sees commits: that is lag.
+    until("the lag is beyond the bound", PATIENCE, || {
+        (served.unready() == ["lagging"]).then_some(())
+    });
+    let (code, answer) = ask(&["sync", "--state", path, "--timeout", "5s"]);
+    assert_ne!(code, 0, "{answer}");
+    let message = answer["databases"][0]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("detached"), "{message}");
+    // Until it is ended.
+    let (code, answer) = ask(&["detach", "--state", path, "--for", "0"]);
+    assert_eq!(code, 0, "{answer}");
+    let (code, answer) = ask(&["sync", "--state", path, "--timeout", "1m"]);
+    assert_eq!(code, 0, "{answer}");
+    wait_ready(&served);
+    assert_newest(&scene.bucket, scene.name(), scene.path(), &scene.oracle());
+    // By itself.
+    let (code, answer) = ask(&["detach", "a.db", "--state", path, "--for", "1s"]);
+    assert_eq!(code, 0, "{answer}");
+    writer.row();
+    watch.wait_stored(&scene, PATIENCE);
+    writer.row();
+    watch.wait_stored(&scene, PATIENCE);
+    watch.drain();
+    assert_newest(&scene.bucket, scene.name(), scene.path(), &scene.oracle());
+}
+
+#[test]
+fn a_database_is_let_go_while_the_store_is_away_and_a_stop_then_says_what_is_missing() {
+    let server = Server::start();
+    let scene = Scene::on("away", "a.db", server.bucket("away"));
+    let mut writer = scene.writer(scene.spec(8));
+    writer.steps(5);
+    let (watch, served) = serving(&scene, "");
+    wait_ready(&served);
+    server.outage(true);
+    writer.row();
+    let database = scene.database();
+    let path = database.to_str().unwrap();
+    let (code, answer) = ask(&["detach", "--state", path, "--for", "1h"]);
+    assert_eq!(code, 0, "{answer}");
+    let one = &answer["databases"][0];
+    assert!(one["txid"].as_u64() > one["durable_txid"].as_u64(), "{one}");
+    assert!(!holds_shared(watch.process.id(), &database));
+    server.outage(false);
+    writer.row();
+    let output = watch.stop();
+    assert_eq!(output.code(), 1, "{}", output.stderr);
+    assert!(
+        output.stderr.contains("detached since"),
+        "{}",
+        output.stderr
+    );
+    // The next start finds the rest.
+    let (watch, _) = serving(&scene, "");
+    watch.wait_stored(&scene, PATIENCE);
+    watch.drain();
+    assert_newest(&scene.bucket, scene.name(), scene.path(), &scene.oracle());
+}
+
+#[test]
+fn requests_over_http_are_bounded_and_explained() {
+    let server = Server::start();
+    let scene = Scene::on("http", "a.db", server.bucket("http"));
+    let mut writer = scene.writer(scene.spec(9));
+    writer.steps(5);
+    let (mut watch, served) = serving(&scene, "control = \"127.0.0.1:0\"");
+    let control = Served::by(&mut watch.process, "control");
+    wait_ready(&served);
+    // The port for probes changes nothing.
+    assert_eq!(served.request("POST", "/sync").0, 404);
+    writer.row();
+    let (code, body) = control.request("POST", "/sync?database=a.db&timeout=30s");
+    assert_eq!(code, 200, "{body}");
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (&answer["v"], &answer["durable"]),
+        (&1.into(), &true.into())
+    );
+    assert_newest(&scene.bucket, scene.name(), scene.path(), &scene.oracle());
+    for (method, path, expected) in [
+        ("POST", "/sync?database=other.db", 404),
+        ("POST", "/sync?timeout=never", 400),
+        ("POST", "/sync?timeout=2h", 400),
+        ("POST", "/sync?timout=1s", 400),
+        ("POST", "/detach", 400),
+        ("POST", "/detach?for=2d", 400),
+        ("GET", "/sync", 405),
+        ("POST", "/else", 404),
+    ] {
+        let (code, body) = control.request(method, path);
+        assert_eq!(code, expected, "{path}: {body}");
+    }
+    server.outage(true);
+    writer.row();
+    let (code, body) = control.request("POST", "/sync?timeout=500ms");
+    assert_eq!(code, 504, "{body}");
+    assert!(body.contains("\"durable\":false"), "{body}");
+    server.outage(false);
+    let (code, body) = control.request("POST", "/detach?for=500ms");
+    assert_eq!(code, 200, "{body}");
+    until("the database is attached again", PATIENCE, || {
+        (served.database()["state"] == "in_sync").then_some(())
+    });
+    watch.wait_stored(&scene, PATIENCE);
+    watch.drain();
+}
+
+/// What the process has open.
+fn open_files(process: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    links
+        .map(|link| link.to_string_lossy().into_owned())
+        .collect()
 }

@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub(crate) mod app;
+mod control;
 mod drill;
 mod help;
 mod list;
@@ -45,6 +46,9 @@ pub(crate) fn run(
                     verify::run(&args, settings, wanted, out)
                 }
                 Command::Drill(args) => drill::run(&args, settings, out),
+                Command::Status(args) => control::status(&args, out),
+                Command::Sync(args) => control::sync(&args, out),
+                Command::Detach(args) => control::detach(&args, out),
                 Command::Completions { shell } => help::completions(shell, out),
                 Command::Man { directory } => help::man(&directory, out).map_err(Failed::from),
                 Command::Help { command } => help::help(command.as_deref(), out),

@@ -1,5 +1,6 @@
 //! Everything that is printed: results on stdout, all else on stderr (R9).
 
+pub(crate) mod control;
 pub(crate) mod events;
 pub(crate) mod listing;
 pub(crate) mod progress;

@@ -2,11 +2,14 @@
 
 use super::Shell;
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 10] = [
     "snapshot",
     "watch",
     "restore",
     "list",
+    "status",
+    "sync",
+    "detach",
     "completions",
     "man",
     "help",

@@ -22,7 +22,7 @@ pub struct MetricsLayer {
 }
 
 /// What a process serves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MetricsSettings {
     /// Where probes and metrics are served.
     pub listen: Listen,

@@ -105,6 +105,10 @@ pub struct DatabaseStatus {
     pub proven_at: Option<Timestamp>,
     /// When the next snapshot is due, if one is.
     pub next_snapshot: Option<Timestamp>,
+    /// Until when the database is let alone, if somebody wants that.
+    pub detached_until: Option<Timestamp>,
+    /// The last wish to be let alone that was granted.
+    pub(crate) leave: u64,
     /// Length of the WAL in bytes, as far as SQLite uses it.
     pub wal_bytes: u64,
     /// Bytes in the spool, overlays included.
@@ -131,6 +135,8 @@ impl DatabaseStatus {
             proven_txid: None,
             proven_at: None,
             next_snapshot: None,
+            detached_until: None,
+            leave: 0,
             wal_bytes: 0,
             spool_bytes: 0,
             lease: LeaseStatus {

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::anchor::Permission;
 use super::budget::Budget;
 use super::checkpoint::Barrier;
+use super::control::Asked;
 use super::counters::{Counters, Vital};
 use super::event::WatchEvent;
+use super::leave::Leave;
 use super::prove;
 use super::session::{Command, Policy};
 use super::status::{DatabaseState, DatabaseStatus};
@@ -91,15 +93,17 @@ pub struct Unfinished {
 /// A running watch, for whoever shows or steers it.
 #[derive(Clone, Debug)]
 pub struct WatchHandle {
-    databases: Arc<Vec<Handle>>,
+    pub(super) databases: Arc<Vec<Handle>>,
+    pub(super) clock: Clock,
 }
 
 #[derive(Debug)]
-struct Handle {
-    name: DatabaseName,
-    status: watch::Receiver<DatabaseStatus>,
+pub(super) struct Handle {
+    pub(super) name: DatabaseName,
+    pub(super) status: watch::Receiver<DatabaseStatus>,
     counters: Arc<Counters>,
-    commands: mpsc::Sender<Command>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) leave: watch::Sender<Option<Leave>>,
 }
 
 impl WatchHandle {
@@ -135,6 +139,7 @@ pub struct Watch {
     wakes: HashMap<WatchId, mpsc::Sender<WakeKind>>,
     waker: Arc<Waker>,
     until: Until,
+    requests: Option<mpsc::Receiver<Asked>>,
 }
 
 impl Watch {
@@ -151,7 +156,9 @@ impl Watch {
         require_compile_options()?;
         raise_descriptor_limit(options.databases.len() as u64);
         let waker = Arc::new(Waker::new()?);
+        let (ask, requests) = mpsc::channel(COMMANDS);
         let shared = Arc::new(Shared {
+            requests: ask,
             store: options.store,
             clock: options.clock,
             events,
@@ -179,12 +186,13 @@ impl Watch {
             let (status, statuses) = watch::channel(first);
             let (commands, receiver) = mpsc::channel(COMMANDS);
             let (wake, wakes) = mpsc::channel(WAKES);
-            let own_commands = commands.clone();
+            let (leave, leaves) = watch::channel(None);
             handles.push(Handle {
                 name: database.name.clone(),
                 status: statuses,
                 counters: counters.clone(),
                 commands,
+                leave,
             });
             routes.insert(id, wake);
             contexts.push(Context {
@@ -198,7 +206,7 @@ impl Watch {
                 layout,
                 stop: stop.clone(),
                 commands: receiver,
-                own_commands,
+                leave: leaves,
                 wakes,
                 id,
                 status,
@@ -211,6 +219,7 @@ impl Watch {
         }
         let handle = WatchHandle {
             databases: Arc::new(handles),
+            clock: shared.clock.clone(),
         };
         Ok(Self {
             handle,
@@ -218,7 +227,14 @@ impl Watch {
             wakes: routes,
             waker,
             until: options.until,
+            requests: Some(requests),
         })
+    }
+
+    /// What other processes on this machine ask, through the state directories; once. Where nobody takes it they
+    /// are told so.
+    pub fn requests(&mut self) -> Option<mpsc::Receiver<Asked>> {
+        self.requests.take()
     }
 
     /// For showing and steering.
@@ -234,8 +250,10 @@ impl Watch {
             wakes,
             waker,
             until,
+            requests,
         } = self;
         let mut provers = prove::start(&contexts, &stop);
+        drop(requests);
         let mut tasks = JoinSet::new();
         for context in contexts {
             let name = context.options.name.clone();

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::anchor::{Permission, RemoteHead, permitted};
 use super::budget::Budget;
 use super::capture::PART_BYTES;
-use super::control;
+use super::control::{self, Asked};
 use super::counters::Counters;
 use super::event::{Happening, WatchEvent};
+use super::leave::{self, Leave, stay_away};
 use super::open::{Disk, OpenOptions, Opened, open, open_here, sum_of, with_past};
 use super::remote::{Remote, header_of};
 use super::seek::{Answer, Search, Seeker};
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) events: mpsc::Sender<WatchEvent>,
+    /// Where requests go that come through state directories.
+    pub(super) requests: mpsc::Sender<Asked>,
     /// Images that may stream at once: each holds some parts in memory.
     pub(super) images: Arc<Semaphore>,
     /// One proof at a time.
@@ -100,8 +103,8 @@ pub(super) struct Context {
     pub(super) layout: Layout,
     pub(super) stop: CancellationToken,
     pub(super) commands: mpsc::Receiver<Command>,
-    /// For requests that come through the control socket.
-    pub(super) own_commands: mpsc::Sender<Command>,
+    /// Until when the database is to be let alone.
+    pub(super) leave: watch::Receiver<Option<Leave>>,
     pub(super) wakes: mpsc::Receiver<WakeKind>,
     pub(super) id: WatchId,
     pub(super) status: watch::Sender<DatabaseStatus>,
@@ -250,6 +253,11 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
         if context.options.optional && !wait_for_file(&context).await {
             return WorkerEnd::Drained;
         }
+        if let Err(error) = stay_away(&mut context, &dir).await {
+            context.failed(&error).await;
+            release(&context).await;
+            return WorkerEnd::Failed(error);
+        }
         let began = Instant::now();
         let outcome = session(&mut context, &mut dir).await;
         context.is_blind();
@@ -264,6 +272,7 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
                 context.tell(Happening::Drained { txid }).await;
                 return WorkerEnd::Drained;
             }
+            Ok(End::LetGo) => continue,
             Ok(End::Reopen(error)) => error,
             // Also while it was opened: a rebase may be larger than the spool.
             Ok(End::Full(error)) | Err(error) if error.kind() == ErrorKind::Exhausted => {
@@ -285,8 +294,11 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
             return WorkerEnd::Failed(error);
         }
         let until = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
-        if timeout_at(until, context.stop.cancelled()).await.is_ok() {
-            return WorkerEnd::Failed(error);
+        let granted = context.status.borrow().leave;
+        tokio::select! {
+            () = context.stop.cancelled() => return WorkerEnd::Failed(error),
+            () = leave::wanted(&mut context.leave, granted) => {}
+            () = sleep_until(until) => {}
         }
         pause = (pause * 2).min(PAUSE.1);
     }
@@ -384,8 +396,8 @@ async fn state_dir(context: &Context, dir: &mut Option<Arc<StateDir>>) -> Result
     let checked = path.clone();
     blocking(move || check_access(&checked, &attach)).await?;
     let held = blocking(move || StateDir::create_or_open(&path)).await?;
-    let (commands, status) = (context.own_commands.clone(), context.status.subscribe());
-    control::serve(&held, commands, status, context.stop.clone());
+    let (name, requests) = (context.options.name.clone(), &context.shared.requests);
+    control::serve(&held, name, requests.clone(), context.stop.clone());
     Ok(dir.insert(Arc::new(held)).clone())
 }
 
@@ -487,7 +499,7 @@ fn require_file(path: &std::path::Path) -> Result<()> {
 
 /// Ships what the spool holds, oldest first, with nothing attached: the database may be written freely
 /// meanwhile, and a rebase follows.
-async fn drain_spool(context: &mut Context, dir: &Option<Arc<StateDir>>) -> Result<()> {
+pub(super) async fn drain_spool(context: &mut Context, dir: &Option<Arc<StateDir>>) -> Result<()> {
     let (Some(dir), Some(lease)) = (dir.clone(), context.lease.clone()) else {
         return Ok(());
     };

@@ -112,6 +112,23 @@ impl Board {
         }
     }
 
+    /// For steering.
+    pub(super) fn watch(&self) -> &WatchHandle {
+        &self.watch
+    }
+
+    /// The names of the databases.
+    pub(super) fn names(&self) -> Vec<DatabaseName> {
+        let statuses = self.watch.statuses().into_iter();
+        statuses.map(|status| status.name).collect()
+    }
+
+    /// What is known of one database.
+    pub(super) fn status(&self, name: &DatabaseName) -> Option<DatabaseStatus> {
+        let statuses = self.watch.statuses();
+        statuses.into_iter().find(|status| status.name == *name)
+    }
+
     /// How things are now. Looks at the length of each WAL; no file is opened.
     pub fn look(&self) -> View {
         let statuses = self.watch.statuses().into_iter();

@@ -5,31 +5,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::board::Board;
+use super::control::{self as verbs, LONGEST_WAIT, SYNC_TIME};
 use super::health::{started, unready};
 use super::metrics::{Format, render};
 use super::status::StatusReport;
+use crate::config::value::seconds_or_duration;
 use crate::error::{Error, ErrorKind, Result};
+use crate::types::{DatabaseName, NameError};
 
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
 /// How long a client may take to send its request's head.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-/// How long a connection may last, with its one request and the answer.
-const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// The longest head. Probes and scrapes need a few hundred bytes.
 const HEAD_BYTES: usize = 16 * 1024;
 /// The most headers of one request.
@@ -45,6 +47,18 @@ pub fn read_only(board: Arc<Board>) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .fallback(unknown)
+        .with_state(board)
+}
+
+/// What changes something: for loopback alone. Browsers are refused, whatever page they show.
+pub fn control(board: Arc<Board>) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/sync", post(sync))
+        .route("/snapshot", post(snapshot))
+        .route("/detach", post(detach))
+        .fallback(unknown_verb)
+        .layer(axum::middleware::from_fn(refuse_browsers))
         .with_state(board)
 }
 
@@ -98,6 +112,129 @@ async fn unknown() -> Response {
     (StatusCode::NOT_FOUND, paths).into_response()
 }
 
+async fn unknown_verb() -> Response {
+    let paths = "no such path; there are /status and, for POST, /sync, /snapshot and /detach\n";
+    (StatusCode::NOT_FOUND, paths).into_response()
+}
+
+/// A page from elsewhere can make a browser on this machine post here; a browser then says where it got it from.
+async fn refuse_browsers(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(header::ORIGIN) {
+        return failure(&Error::new(ErrorKind::Denied, "browsers are not served"));
+    }
+    next.run(request).await
+}
+
+/// What a request names.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asking {
+    database: Option<String>,
+    timeout: Option<String>,
+    r#for: Option<String>,
+}
+
+impl Asking {
+    /// The database; unnamed, the only one.
+    fn database(&self, board: &Board) -> Result<DatabaseName> {
+        match &self.database {
+            Some(name) => name.parse().map_err(|error: NameError| {
+                Error::new(ErrorKind::Invalid, error.to_string()).on("database")
+            }),
+            None => {
+                match &board.names()[..] {
+                    [only] => Ok(only.clone()),
+                    _ => Err(Error::new(ErrorKind::Invalid, "no database is named")
+                        .hint("?database=NAME")),
+                }
+            }
+        }
+    }
+}
+
+fn time(given: Option<&str>, usual: Duration) -> Result<Duration> {
+    match given.map(seconds_or_duration) {
+        None => Ok(usual),
+        Some(Ok(time)) if time <= LONGEST_WAIT => Ok(time),
+        Some(Ok(_)) => Err(Error::new(ErrorKind::Invalid, "at most one hour").on("timeout")),
+        Some(Err(error)) => Err(Error::new(ErrorKind::Invalid, error.to_string()).on("timeout")),
+    }
+}
+
+async fn sync(State(board): State<Arc<Board>>, Query(asking): Query<Asking>) -> Response {
+    let done = async {
+        let name = asking.database(&board)?;
+        let time = time(asking.timeout.as_deref(), SYNC_TIME)?;
+        let mut synced = verbs::sync(&board, std::slice::from_ref(&name), time).await?;
+        Ok(synced.pop())
+    };
+    match done.await {
+        Ok(Some(synced)) => {
+            let kind = synced.error.as_ref().map(|error| error.kind.as_str());
+            let kind = kind.and_then(ErrorKind::named);
+            document(kind.map_or(StatusCode::OK, code), &synced)
+        }
+        Ok(None) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(error) => failure(&error),
+    }
+}
+
+async fn snapshot(State(board): State<Arc<Board>>, Query(asking): Query<Asking>) -> Response {
+    let done = async {
+        let name = asking.database(&board)?;
+        let time = time(asking.timeout.as_deref(), verbs::SNAPSHOT_TIME)?;
+        verbs::snapshot(&board, &name, time).await
+    };
+    answer(done.await)
+}
+
+async fn detach(State(board): State<Arc<Board>>, Query(asking): Query<Asking>) -> Response {
+    let done = async {
+        let name = asking.database(&board)?;
+        let length = asking.r#for.as_deref().map(seconds_or_duration).transpose();
+        let length = length
+            .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()).on("for"))?
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "for how long?").hint("?for=5m"))?;
+        let mut detached = verbs::detach(&board, std::slice::from_ref(&name), length).await?;
+        detached
+            .pop()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "no answer"))
+    };
+    answer(done.await)
+}
+
+fn answer(done: Result<impl Serialize>) -> Response {
+    match done {
+        Ok(body) => document(StatusCode::OK, &body),
+        Err(error) => failure(&error),
+    }
+}
+
+fn failure(error: &Error) -> Response {
+    let body = json!({"error": {
+        "kind": error.kind().name(),
+        "message": error.message(),
+        "object": error.object(),
+        "hint": error.next_step(),
+    }});
+    document(code(error.kind()), &body)
+}
+
+/// What an error means in HTTP.
+const fn code(kind: ErrorKind) -> StatusCode {
+    match kind {
+        ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::Denied => StatusCode::FORBIDDEN,
+        ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Exists | ErrorKind::Fenced | ErrorKind::Busy => StatusCode::CONFLICT,
+        ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        ErrorKind::NotDurable => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::Unavailable | ErrorKind::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Exhausted => StatusCode::INSUFFICIENT_STORAGE,
+        ErrorKind::Corrupt | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 #[derive(Serialize)]
 struct Document<'a, T: Serialize> {
     v: u8,
@@ -149,8 +286,8 @@ impl Listener {
         self.address
     }
 
-    /// Answers by `router`, for ever. Dropping the future closes everything.
-    pub async fn serve(self, router: Router) {
+    /// Answers by `router`, for ever, each connection for at most `time`. Dropping the future closes everything.
+    pub async fn serve(self, router: Router, time: Duration) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
@@ -162,7 +299,7 @@ impl Listener {
                 Ok((stream, _)) => {
                     let router = router.clone();
                     connections.spawn(async move {
-                        let served = tokio::time::timeout(ANSWER_TIME, converse(stream, router));
+                        let served = tokio::time::timeout(time, converse(stream, router));
                         if served.await.is_err() {
                             tracing::debug!("a connection took too long");
                         }

@@ -41,6 +41,8 @@ pub struct DatabaseReport {
     pub durable_txid: Option<Txid>,
     /// Age of the oldest commit that is not durable.
     pub lag_seconds: f64,
+    /// Until when it is let alone, if somebody asked for that.
+    pub detached_until: Option<Timestamp>,
     /// When a file was last stored.
     pub last_sync: Option<Timestamp>,
     /// When a snapshot was last stored.
@@ -95,6 +97,7 @@ impl StatusReport {
             txid: None,
             durable_txid: None,
             lag_seconds: 0.0,
+            detached_until: None,
             last_sync: None,
             last_snapshot: None,
             next_snapshot: None,
@@ -127,6 +130,7 @@ fn watched(seen: &Seen, now: Timestamp) -> DatabaseReport {
         txid: status.txid,
         durable_txid: status.durable_txid,
         lag_seconds: seconds(status.lag_millis(now)),
+        detached_until: status.detached_until,
         last_sync: status.last_sync,
         last_snapshot: status.last_snapshot,
         next_snapshot: status.next_snapshot,

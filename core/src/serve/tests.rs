@@ -155,10 +155,10 @@ fn status_has_the_documented_fields() {
             r#"{"version":"1.2.3","pod":null,"mode":"watch","config_hash":null,"config_error":null,"#,
             r#""started":"1970-01-01T00:00:00Z","paused":false,"databases":[{"name":"a.db","#,
             r#""path":"/data/a.db","state":"in_sync","txid":7,"durable_txid":7,"lag_seconds":2.5,"#,
-            r#""last_sync":null,"last_snapshot":null,"next_snapshot":null,"wal_bytes":0,"spool_bytes":0,"#,
+            r#""detached_until":null,"last_sync":null,"last_snapshot":null,"next_snapshot":null,"wal_bytes":0,"spool_bytes":0,"#,
             r#""proven_txid":null,"proven_at":null,"lease":{"held":true,"epoch":3,"lineage":null},"#,
             r#""error":null},{"name":"p.db","path":"/p.db","state":"paused","txid":null,"#,
-            r#""durable_txid":null,"lag_seconds":0.0,"last_sync":null,"last_snapshot":null,"#,
+            r#""durable_txid":null,"lag_seconds":0.0,"detached_until":null,"last_sync":null,"last_snapshot":null,"#,
             r#""next_snapshot":null,"wal_bytes":0,"spool_bytes":0,"proven_txid":null,"proven_at":null,"#,
             r#""lease":{"held":false,"epoch":null,"lineage":null},"error":null}]}"#
         )
@@ -412,7 +412,7 @@ mod server {
             .unwrap();
         let address = listener.address();
         let router = axum::Router::new().route("/", axum::routing::get(async || "here\n"));
-        tokio::spawn(listener.serve(router));
+        tokio::spawn(listener.serve(router, Duration::from_secs(30)));
         address
     }
 

@@ -47,6 +47,7 @@ use super::capture::{Batch, Body, Capture, Turn};
 use super::checkpoint::{Barrier, CheckpointPolicy};
 use super::encode::Seen;
 use super::event::SnapshotReason;
+use super::leave;
 use super::open::Opened;
 use super::ship::Shipped;
 use super::status::DatabaseState;
@@ -61,6 +62,9 @@ const SLOT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How far off a deadline may lie where there is none.
 const FAR: Duration = Duration::from_secs(3600);
+
+/// How long a database is held for uploads before it is let alone; then the rest goes to the spool.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// How long the end of a session waits for what is on its way.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -115,6 +119,8 @@ impl Policy {
 pub(super) enum End {
     /// Told to stop, and everything is durable.
     Drained,
+    /// Told to let the database alone; what is not stored is spooled.
+    LetGo,
     /// The file changed under us, or capture cannot go on: open it again.
     Reopen(Error),
     /// The spool is full: let go until the store answers.
@@ -153,6 +159,8 @@ pub(super) struct Session<'w> {
     stop_by: Option<Instant>,
     /// Whether somebody asked for the stop.
     stopping: bool,
+    /// Whether the database is to be let alone.
+    letting_go: bool,
 }
 
 impl<'w> Session<'w> {
@@ -188,6 +196,7 @@ impl<'w> Session<'w> {
             sync_waiters: Vec::new(),
             stop_by: (until == Until::Shipped).then(|| now + FAR),
             stopping: false,
+            letting_go: false,
             standing,
             resumed: None,
             unanswered: None,
@@ -309,6 +318,8 @@ impl<'w> Session<'w> {
     async fn wait(&mut self) -> Result<Option<End>> {
         let deadline = self.deadline();
         let stopping = self.stopping;
+        let letting_go = self.letting_go;
+        let granted = self.context.status.borrow().leave;
         let seeking = self.lease().is_none();
         tokio::select! {
             biased;
@@ -319,6 +330,7 @@ impl<'w> Session<'w> {
             }
             answer = self.standing.answer(), if seeking => return self.answered(answer).await,
             Some(command) = self.context.commands.recv() => self.command(command),
+            () = leave::wanted(&mut self.context.leave, granted), if !letting_go => self.let_go(),
             Some(woken) = self.context.wakes.recv() => self.woken(woken),
             // Last: a store that is quicker than we encode must not keep us from everything else.
             news = images::news(&mut self.image), if self.image.is_some() => match news {
@@ -339,6 +351,15 @@ impl<'w> Session<'w> {
             // No grace helps.
             self.stop_by = Some(Instant::now());
         }
+        self.look_again();
+    }
+
+    /// Ends soon, with everything shipped or at least spooled.
+    fn let_go(&mut self) {
+        self.letting_go = true;
+        let by = Instant::now() + LET_GO;
+        self.stop_by = Some(self.stop_by.map_or(by, |sooner| sooner.min(by)));
+        self.upload_retry = None;
         self.look_again();
     }
 
@@ -439,13 +460,20 @@ impl<'w> Session<'w> {
             }
             // What is told next is what was stored last.
             self.report();
-            return Ok(Some(End::Drained));
+            return Ok(Some(match self.letting_go && !self.stopping {
+                true => End::LetGo,
+                false => End::Drained,
+            }));
         }
         if now < stop_by {
             return Ok(None);
         }
         let refused = self.is_refused();
         self.spool_all().await?;
+        if self.letting_go && !self.stopping {
+            self.report();
+            return Ok(Some(End::LetGo));
+        }
         if let Some(refused) = self.unanswered.take_if(|_| refused) {
             return Err(refused);
         }
