@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use walrust_core::config::{LogFormat, limits, value};
 use walrust_core::replica::Source;
 use walrust_core::restore::RestoreTarget;
+use walrust_core::serve::LONGEST_WAIT;
 use walrust_core::types::DatabaseName;
 
 use crate::commands::app::CommandLine;
@@ -118,6 +119,21 @@ pub(crate) enum Command {
     /// Check bucket and databases of the configuration, and say what to change
     #[command(override_usage = "walrust doctor [OPTIONS] [--bucket <BUCKET>] [DATABASES]...")]
     Doctor(DoctorArgs),
+    /// Show how a running watch is doing
+    #[command(
+        override_usage = "walrust status [OPTIONS] <--state <DATABASE>|--control <ADDR>> [NAME]..."
+    )]
+    Status(StatusArgs),
+    /// Wait until everything committed is stored
+    #[command(
+        override_usage = "walrust sync [OPTIONS] <--state <DATABASE>|--control <ADDR>> [NAME]..."
+    )]
+    Sync(SyncArgs),
+    /// Have a running watch let databases alone for a while
+    #[command(
+        override_usage = "walrust detach [OPTIONS] --for <DURATION> <--state <DATABASE>|--control <ADDR>> [NAME]..."
+    )]
+    Detach(DetachArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -150,6 +166,9 @@ impl Command {
             Self::Compact(_) => "compact",
             Self::Replicate(_) => "replicate",
             Self::Doctor(_) => "doctor",
+            Self::Status(_) => "status",
+            Self::Sync(_) => "sync",
+            Self::Detach(_) => "detach",
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
             Self::Help { .. } => "help",
@@ -276,8 +295,12 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "DURATION", value_parser = prove_interval)]
     pub(crate) prove_interval: Option<Duration>,
 
+    /// Prometheus metrics port [default: 16767]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) metrics_port: Option<u16>,
+
     /// Disable metrics server
-    #[arg(long)]
+    #[arg(long, conflicts_with = "metrics_port")]
     pub(crate) no_metrics: bool,
 }
 
@@ -512,6 +535,64 @@ pub(crate) struct DoctorArgs {
     pub(crate) bucket: BucketArgs,
 }
 
+/// Which running watch is meant.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ContactArgs {
+    /// The watch of this database file, on this machine
+    #[arg(long, value_name = "DATABASE")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// The watch with this control listener, as 127.0.0.1:16768
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) control: Option<String>,
+}
+
+/// `walrust status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Databases, by their names in the bucket [default: all of the watch]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) contact: ContactArgs,
+}
+
+/// `walrust sync`.
+#[derive(Debug, Args)]
+pub(crate) struct SyncArgs {
+    /// Databases, by their names in the bucket [default: all of the watch]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) contact: ContactArgs,
+
+    /// How long to wait, at most 1h
+    #[arg(long, value_name = "DURATION", value_parser = sync_timeout, default_value = "30s")]
+    pub(crate) timeout: Duration,
+}
+
+/// `walrust detach`.
+#[derive(Debug, Args)]
+pub(crate) struct DetachArgs {
+    /// Databases, by their names in the bucket [default: the one that --state names]
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<DatabaseName>,
+
+    #[command(flatten)]
+    pub(crate) contact: ContactArgs,
+
+    /// For how long, at most 1d; 0 ends it
+    #[arg(long = "for", value_name = "DURATION", value_parser = value::seconds_or_duration)]
+    pub(crate) length: Duration,
+}
+
+fn sync_timeout(text: &str) -> Result<Duration, value::ValueError> {
+    value::at_most(value::seconds_or_duration(text)?, LONGEST_WAIT)
+}
+
 fn sync_interval(text: &str) -> Result<Duration, value::ValueError> {
     limits::sync_interval(value::seconds_or_duration(text)?)
 }
@@ -581,6 +662,7 @@ mod tests {
             "watch --config w.toml",
             "watch app.db -b b --on-startup true --no-metrics --once",
             "watch app.db -b b --prove-interval 1h",
+            "watch app.db -b b --metrics-port 9090",
             "restore --all --config w.toml --if-missing --when-no-backup start-fresh",
             "restore app.db -o o.db -b b --point-in-time txid:42 --verify full --force",
             "list app.db -b b",
@@ -608,6 +690,10 @@ mod tests {
             "doctor",
             "doctor --config w.toml",
             "doctor app.db -b b",
+            "status --state app.db",
+            "status --control 127.0.0.1:16768 a.db b.db --json",
+            "sync a.db --state app.db --timeout 5s",
+            "detach a.db --control 127.0.0.1:16768 --for 5m",
         ] {
             let arguments = ["walrust"].into_iter().chain(example.split(' '));
             if let Err(error) = Cli::try_parse_from(arguments) {
@@ -630,10 +716,11 @@ mod tests {
             "watch app.db -b b --compact-interval 0.5",
             "watch app.db -b b --retain-hourly 8761",
             "watch app.db -b b --hourly 3",
-            "watch app.db -b b --metrics-port 1",
             "watch app.db -b b --prove-interval 10ms",
             "watch app.db -b b --exec true --once",
             "watch app.db -b b --exec",
+            "watch app.db -b b --metrics-port 1 --no-metrics",
+            "watch app.db -b b --metrics-port 65536",
             "restore app.db -b b",
             "restore -o o.db -b b",
             "restore app.db -o o.db --all",
@@ -655,6 +742,10 @@ mod tests {
             "replicate s3://my-bucket/a --local a.db --interval 0s",
             "replicate s3://my-bucket/a --local a.db --interval s",
             "replicate s3://my-bucket/a --local a.db --metrics-port 1",
+            "status",
+            "status --state a.db --control 127.0.0.1:1",
+            "sync --state a.db --timeout 2h",
+            "detach --state a.db",
             "explain",
             "verify -b b",
             "verify app.db --all -b b",

@@ -1,8 +1,8 @@
 //! From arguments, environment and file to what holds.
 
 use walrust_core::config::{
-    self, Environment, File, LogFormat, Overrides, ReplicateSettings, Resolved, RetentionLayer,
-    RetentionPolicy, StoreLayer, StoreSettings, SyncLayer, limits,
+    self, Environment, File, LogFormat, MetricsLayer, Overrides, ReplicateSettings, Resolved,
+    RetentionLayer, RetentionPolicy, StoreLayer, StoreSettings, SyncLayer, limits,
 };
 use walrust_core::{Error, ErrorKind, Result};
 
@@ -25,6 +25,8 @@ impl Settings {
     ) -> Result<Self> {
         let file = match (&global.config, command) {
             (_, Command::Completions { .. } | Command::Man { .. } | Command::Help { .. }) => None,
+            // They ask a process that has its own.
+            (None, Command::Status(_) | Command::Sync(_) | Command::Detach(_)) => None,
             (Some(path), _) => Some(File::load(path, &environment).map_err(named)?),
             (None, _) => File::load_default(&environment)?,
         };
@@ -107,6 +109,11 @@ fn overrides(command: &Command) -> Result<Overrides> {
                 monthly: args.retain_monthly,
                 ..RetentionLayer::default()
             },
+            metrics: MetricsLayer {
+                listen: args.no_metrics.then_some(None),
+                port: args.metrics_port,
+                ..MetricsLayer::default()
+            },
             databases: args.databases.clone(),
             ..Overrides::default()
         },
@@ -151,9 +158,12 @@ fn overrides(command: &Command) -> Result<Overrides> {
             databases: args.databases.clone(),
             ..Overrides::default()
         },
-        Command::Completions { .. } | Command::Man { .. } | Command::Help { .. } => {
-            Overrides::default()
-        }
+        Command::Status(_)
+        | Command::Sync(_)
+        | Command::Detach(_)
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Help { .. } => Overrides::default(),
     })
 }
 
@@ -254,6 +264,22 @@ mod tests {
                 ..nothing()
             }
         );
+    }
+
+    #[test]
+    fn r50_r136_metrics_are_on_loopback_unless_told() {
+        let at = |arguments: &[&str]| layer(arguments).metrics.finish(DEFAULT, None).listen;
+        const DEFAULT: config::Listen = None;
+        assert_eq!(
+            at(&["--metrics-port", "1"]),
+            None,
+            "a port turns nothing on"
+        );
+        let default = "127.0.0.1:16767".parse().ok();
+        let at = |arguments: &[&str]| layer(arguments).metrics.finish(default, None).listen;
+        assert_eq!(at(&[]), default);
+        assert_eq!(at(&["--metrics-port", "1"]), "127.0.0.1:1".parse().ok());
+        assert_eq!(at(&["--no-metrics"]), None);
     }
 
     #[test]

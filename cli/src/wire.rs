@@ -1,5 +1,6 @@
 //! The calls into the engine, and its reports turned into ours. Nothing else of this program knows them.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walrust_core::clock::Clock;
 use walrust_core::config::{
-    LeaseMode, ReplicateSettings, Resolved, RetentionPolicy, StoreSettings,
+    LeaseMode, MetricsSettings, ReplicateSettings, Resolved, RetentionPolicy, StoreSettings,
 };
 use walrust_core::doctor::{self, Report};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
@@ -18,7 +19,8 @@ use walrust_core::restore::{
     RestoreTarget, Verify, discover,
 };
 use walrust_core::retention::{self, CompactReport, CompactRequest, DryRun, Writer};
-use walrust_core::store::{Layout, Store, StoreLocation};
+use walrust_core::serve::{Board, Facts, Mode, Serving};
+use walrust_core::store::{Layout, Meter, Store, StoreLocation};
 use walrust_core::types::{DatabaseName, KeyPrefix, Timestamp, Txid};
 use walrust_core::verify::{self, DrillReport, DrillRequest, Fix, VerifyReport, VerifyRequest};
 use walrust_core::{Error, ErrorKind, Result};
@@ -64,6 +66,9 @@ pub(crate) struct WatchOptions {
     pub(crate) permission: engine::Permission,
 }
 
+/// Where metrics and probes are served unless told otherwise: where nobody but this machine asks (R136).
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 16767);
+
 /// How long a stop may take: within the 30 s that Kubernetes gives, and far below systemd's 90 s (R65).
 const GRACE: Duration = Duration::from_secs(25);
 
@@ -74,10 +79,12 @@ pub(crate) async fn snapshot(resolved: &Resolved, _bar: &Bar) -> Result<Snapshot
         let message = "a snapshot is of one database";
         return Err(Error::new(ErrorKind::Invalid, message));
     };
+    let meter = Meter::default();
     let options = engine_options(
         resolved,
         engine::Until::Snapshot,
         engine::Permission::default(),
+        &meter,
     );
     let taken = engine::snapshot(options.await?).await?;
     Ok(SnapshotReport {
@@ -110,15 +117,80 @@ pub(crate) async fn watch(
     for database in &mut resolved.databases {
         database.optional |= options.wait_for_files;
     }
-    let options = engine_options(&resolved, until, options.permission).await?;
-    let watch = engine::Watch::new(options, events, &shutdown)?;
+    let meter = Meter::default();
+    let options = engine_options(&resolved, until, options.permission, &meter).await?;
+    let clock = options.clock.clone();
+    let mut watch = engine::Watch::new(options, events, &shutdown)?;
+    let settings = match until {
+        engine::Until::Stopped => resolved.metrics.finish(Some(METRICS), None),
+        // It is over soon; other processes may still ask it through the state directory.
+        engine::Until::Shipped | engine::Until::Snapshot => MetricsSettings::default(),
+    };
+    let board = board(&resolved, settings.ready_lag, watch.handle(), meter, clock);
+    let mut serving = Serving::default();
+    if let Some(requests) = watch.requests() {
+        serving.requests(board.clone(), requests);
+    }
+    serve(&mut serving, &board, settings).await;
     Ok(watch.run(shutdown).await)
+}
+
+/// Serves what is asked for. What cannot be served is told, and no failure of the backup (R136).
+async fn serve(serving: &mut Serving, board: &Arc<Board>, settings: MetricsSettings) {
+    if let Some(address) = settings.listen {
+        match serving.read_only(board.clone(), address).await {
+            Ok(address) => tracing::info!(%address, "serving metrics"),
+            Err(error) => tracing::warn!(
+                "metrics and probes are not served: {}",
+                error.hint("choose another with --metrics-port, or --no-metrics")
+            ),
+        }
+    }
+    if let Some(address) = settings.control {
+        match serving.control(board.clone(), address).await {
+            Ok(address) => tracing::info!(%address, "serving control"),
+            Err(error) => tracing::warn!(
+                "requests are not taken: {}",
+                error.hint("choose another for `control` in [metrics]")
+            ),
+        }
+    }
+}
+
+fn board(
+    resolved: &Resolved,
+    ready_lag: Option<Duration>,
+    watch: engine::WatchHandle,
+    meter: Meter,
+    clock: Clock,
+) -> Arc<Board> {
+    let paused = resolved.databases.iter().filter(|database| database.paused);
+    let missing = resolved
+        .unmatched
+        .iter()
+        .filter(|pattern| !pattern.optional);
+    let facts = Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        pod: None,
+        mode: Mode::Watch,
+        config_hash: resolved.config_hash.clone(),
+        config_error: None,
+        started: clock.now(),
+        paused: paused
+            .map(|database| (database.name.clone(), database.path.clone()))
+            .collect(),
+        missing: missing.map(|pattern| pattern.pattern.clone()).collect(),
+        ready_lag,
+        gated: false,
+    };
+    Arc::new(Board::new(facts, watch, meter, clock))
 }
 
 async fn engine_options(
     resolved: &Resolved,
     until: engine::Until,
     permission: engine::Permission,
+    meter: &Meter,
 ) -> Result<engine::WatchOptions> {
     let settings = &resolved.store;
     let databases = resolved
@@ -126,7 +198,7 @@ async fn engine_options(
         .iter()
         .filter(|database| !database.paused);
     Ok(engine::WatchOptions {
-        store: walrust_core::store::open(&settings.store_config()).await?,
+        store: walrust_core::store::open_metered(&settings.store_config(), meter).await?,
         prefix: settings.location.prefix(),
         databases: databases.cloned().collect(),
         permission,

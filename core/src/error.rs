@@ -60,6 +60,26 @@ impl ErrorKind {
         }
     }
 
+    /// The kind of this name, as another process says it.
+    pub fn named(name: &str) -> Option<Self> {
+        const ALL: [ErrorKind; 13] = [
+            ErrorKind::Unavailable,
+            ErrorKind::Denied,
+            ErrorKind::NotFound,
+            ErrorKind::Exists,
+            ErrorKind::Fenced,
+            ErrorKind::Corrupt,
+            ErrorKind::Invalid,
+            ErrorKind::Unsupported,
+            ErrorKind::Busy,
+            ErrorKind::Exhausted,
+            ErrorKind::NotDurable,
+            ErrorKind::Cancelled,
+            ErrorKind::Internal,
+        ];
+        ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The exit status under `--exit-codes fine`; without it every error is 1 (R133).
     pub const fn fine_exit_status(self) -> u8 {
         match self {

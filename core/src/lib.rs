@@ -14,6 +14,7 @@ pub mod replica;
 pub mod report;
 pub mod restore;
 pub mod retention;
+pub mod serve;
 pub mod sqlite;
 pub mod state;
 pub mod store;

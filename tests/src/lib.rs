@@ -21,6 +21,7 @@ pub mod program;
 pub mod record;
 pub mod replica;
 pub mod scene;
+pub mod served;
 pub mod server;
 pub mod shim;
 pub mod support;

@@ -9,14 +9,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::bucket::{ACCESS_KEY, Bucket, SECRET_KEY};
-use crate::process::Process;
+use crate::process::{Process, Signal};
 use crate::support::{installed, plain_request, scratch, until};
 
 /// A running server.
 pub struct Weed {
     endpoint: String,
     filer: String,
-    _process: Process,
+    process: Process,
     _folder: TempDir,
 }
 
@@ -41,7 +41,7 @@ impl Weed {
         Self {
             endpoint,
             filer,
-            _process: process,
+            process,
             _folder: folder,
         }
     }
@@ -58,6 +58,16 @@ impl Weed {
             path: name.to_owned(),
             root: None,
         }
+    }
+
+    /// Nobody is answered until [`Weed::resume`].
+    pub fn hang(&mut self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// After [`Weed::hang`].
+    pub fn resume(&mut self) {
+        self.process.signal(Signal::CONT);
     }
 
     /// `http://127.0.0.1:PORT`.

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 mod compact;
+mod control;
 mod doctor;
 mod drill;
 mod help;
@@ -51,6 +52,9 @@ pub(crate) fn run(
                 Command::Drill(args) => drill::run(&args, settings, out),
                 Command::Compact(args) => compact::run(&args, settings, out),
                 Command::Doctor(_) => doctor::run(settings, out),
+                Command::Status(args) => control::status(&args, out),
+                Command::Sync(args) => control::sync(&args, out),
+                Command::Detach(args) => control::detach(&args, out),
                 Command::Completions { shell } => help::completions(shell, out),
                 Command::Man { directory } => help::man(&directory, out).map_err(Failed::from),
                 Command::Help { command } => help::help(command.as_deref(), out),

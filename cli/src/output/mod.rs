@@ -1,6 +1,7 @@
 //! Everything that is printed: results on stdout, all else on stderr (R9).
 
 pub(crate) mod compaction;
+pub(crate) mod control;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod listing;

@@ -2,7 +2,7 @@
 
 use super::Shell;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 13] = [
     "snapshot",
     "watch",
     "restore",
@@ -10,6 +10,9 @@ const COMMANDS: [&str; 10] = [
     "compact",
     "prune",
     "doctor",
+    "status",
+    "sync",
+    "detach",
     "completions",
     "man",
     "help",

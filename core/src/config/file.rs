@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use toml::de::{DeTable, DeValue};
 
 use super::Environment;
@@ -12,6 +13,7 @@ use super::choices::{LogFormat, PathStyle};
 use super::encryption;
 use super::fault::{Fault, Faults, Place, Source};
 use super::limits;
+use super::metrics::MetricsLayer;
 use super::proxy::ProxyAddress;
 use super::retention::RetentionLayer;
 use super::section::{Reader, Section, Value};
@@ -30,6 +32,8 @@ const LONGEST_FILE: u64 = 4 << 20;
 pub struct File {
     /// Where it was read from.
     pub path: PathBuf,
+    /// The first 12 hex digits of the SHA-256 of its bytes.
+    pub hash: String,
     /// `[s3]`.
     pub store: StoreLayer,
     /// `[sync]`, but for `memory_limit`.
@@ -40,6 +44,8 @@ pub struct File {
     pub memory_limit: Option<u64>,
     /// `replicate.interval`.
     pub replicate_interval: Option<Duration>,
+    /// `[metrics]`.
+    pub metrics: MetricsLayer,
     /// `log.format`.
     pub log_format: Option<LogFormat>,
     /// `[[databases]]`.
@@ -116,6 +122,7 @@ impl File {
         if reader.faults.is_empty() {
             return Ok(Self {
                 path: path.to_owned(),
+                hash: hash(text),
                 ..file
             });
         }
@@ -137,6 +144,13 @@ fn not_text(path: &Path, bytes: &[u8], valid: usize) -> Faults {
             message: "not UTF-8 text".to_owned(),
         }],
     }
+}
+
+/// Whoever wrote the file can tell by this which version is in use.
+fn hash(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    let digits = digest.iter().take(6);
+    digits.map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn one_line(message: &str) -> String {
@@ -167,6 +181,9 @@ fn read_file<'t>(reader: &mut Reader<'t>, document: &DeTable<'t>) -> File {
             limits::poll_interval(value.duration()?).map_err(|error| error.to_string())
         });
         section.finish();
+    }
+    if let Some(table) = top.table("metrics") {
+        file.metrics = read_metrics(top.reader(), table);
     }
     if let Some(table) = top.table("log") {
         let mut section = Section::new(top.reader(), "log", table);
@@ -241,6 +258,22 @@ fn read_tags<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> BTreeMap<Strin
     }
     Section::new(reader, "s3.tags", table)
         .texts(|key, value| limits::tag(key, value).map_err(|error| error.to_string()))
+}
+
+fn read_metrics<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> MetricsLayer {
+    let mut section = Section::new(reader, "metrics", table);
+    let layer = MetricsLayer {
+        listen: section.take("listen", |value| {
+            limits::listen(&value.text()?).map_err(|error| error.to_string())
+        }),
+        port: None,
+        control: section.take("control", |value| {
+            limits::control(&value.text()?).map_err(|error| error.to_string())
+        }),
+        ready_lag: section.take("ready_lag", |value| value.duration()),
+    };
+    section.finish();
+    layer
 }
 
 /// `true` and `false` are also meant where they are not quoted.

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::metrics::Listen;
 use super::value::{ValueError, at_least, within};
 
 /// An endpoint that cannot be used; never with the text, which might hold a password.
@@ -20,6 +21,17 @@ pub enum EndpointError {
     /// What only a request has.
     #[error("an endpoint has no query or fragment")]
     Query,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListenError {
+    /// No address with a port.
+    #[error("wants an address and a port, as in 127.0.0.1:16767 or [::]:16767, or \"\" for off")]
+    Address,
+    /// Others could reach it.
+    #[error("whoever reaches it may detach databases: it must be a loopback address")]
+    Open,
 }
 
 /// The time between two objects: S3 answers in tens of milliseconds, and every object costs money.
@@ -173,6 +185,22 @@ pub enum TagError {
     Value,
 }
 
+/// An address to listen on, as 127.0.0.1:16767 or [::]:16767; empty is off.
+pub fn listen(text: &str) -> Result<Listen, ListenError> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| ListenError::Address),
+    }
+}
+
+/// The same for requests that change something, which nobody may send from elsewhere.
+pub fn control(text: &str) -> Result<Listen, ListenError> {
+    match listen(text)? {
+        Some(address) if !address.ip().is_loopback() => Err(ListenError::Open),
+        listen => Ok(listen),
+    }
+}
+
 /// A region that requests can be signed for.
 pub fn region(text: &str) -> Result<String, ValueError> {
     let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -226,6 +254,15 @@ mod tests {
         }
         assert_eq!(tag("k", "a\nb"), Err(TagError::Value));
         assert_eq!(tag("k", &"v".repeat(257)), Err(TagError::Value));
+    }
+
+    #[test]
+    fn control_is_for_this_machine_alone() {
+        assert_eq!(listen(""), Ok(None));
+        assert!(matches!(listen("[::]:16767"), Ok(Some(_))));
+        assert_eq!(listen("localhost"), Err(ListenError::Address));
+        assert!(matches!(control("127.0.0.1:16768"), Ok(Some(_))));
+        assert_eq!(control("0.0.0.0:16768"), Err(ListenError::Open));
     }
 
     #[test]

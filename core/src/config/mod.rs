@@ -12,6 +12,7 @@ mod expand;
 mod fault;
 mod file;
 pub mod limits;
+mod metrics;
 mod not_yet;
 mod proxy;
 mod resolve;
@@ -28,6 +29,7 @@ pub use encryption::Encryption;
 pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};
 pub use file::{DEFAULT_FILE, Entry, File};
+pub use metrics::{Listen, MetricsLayer, MetricsSettings};
 pub use proxy::{ProxyAddress, ProxyError};
 pub use resolve::{
     Overrides, log_format, resolve, resolve_replicate, resolve_retention, resolve_store,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::choices::LogFormat;
 use super::databases;
 use super::limits;
+use super::metrics::MetricsLayer;
 use super::retention::{RetentionLayer, RetentionPolicy};
 use super::settings::{ReplicateSettings, Resolved, StoreLayer, StoreSettings, SyncLayer};
 use super::{Environment, File};
@@ -25,6 +26,8 @@ pub struct Overrides {
     pub retention: RetentionLayer,
     /// Over `replicate.interval`.
     pub replicate_interval: Option<Duration>,
+    /// Over `[metrics]`.
+    pub metrics: MetricsLayer,
     /// Over `log.format`.
     pub log_format: Option<LogFormat>,
     /// Instead of the configured list (R68).
@@ -54,6 +57,10 @@ pub fn resolve(
         memory_limit: file
             .and_then(|file| file.memory_limit)
             .unwrap_or(DEFAULT_MEMORY),
+        metrics: overrides
+            .metrics
+            .over(file.map(|file| file.metrics).unwrap_or_default()),
+        config_hash: file.map(|file| file.hash.clone()),
         log_format: log_format(file, overrides),
         databases: found.databases,
         unmatched: found.unmatched,

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::choices::{Barrier, LeaseMode, LogFormat, PathStyle};
 use super::encryption::Encryption;
+use super::metrics::MetricsLayer;
 use super::proxy::ProxyAddress;
 use super::retention::RetentionPolicy;
 use super::value::{count_or_off, or_off};
@@ -311,6 +312,10 @@ pub struct Resolved {
     pub retention: RetentionPolicy,
     /// Bytes captured and not yet spooled or stored, of all databases together.
     pub memory_limit: u64,
+    /// What is served while it runs, as far as anybody said.
+    pub metrics: MetricsLayer,
+    /// Which configuration file this is; none without one.
+    pub config_hash: Option<String>,
     /// How to log.
     pub log_format: LogFormat,
     /// The databases, in the order given; names and files are all different.

@@ -165,6 +165,17 @@ pub fn at_least(length: Duration, least: Duration) -> Result<Duration, ValueErro
     Ok(length)
 }
 
+/// `length`, if it is at most `most`.
+pub fn at_most(length: Duration, most: Duration) -> Result<Duration, ValueError> {
+    if length > most {
+        return Err(ValueError::TooGreat {
+            found: format!("{length:?}"),
+            most: format!("{most:?}"),
+        });
+    }
+    Ok(length)
+}
+
 /// `number`, if it lies within `range`.
 pub fn within(number: u64, range: std::ops::RangeInclusive<u64>) -> Result<u64, ValueError> {
     if number < *range.start() {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use roaring::RoaringBitmap;
 
 use super::budget::Room;
-use super::checkpoint::{BARRIER_LIMIT, Outcome};
+use super::checkpoint::{BARRIER_LIMIT, Hold, Outcome};
 use super::encode::{Before, FileMeta, Pages, Seen, encode_changes};
 use super::frames::{self, NewestFrames, Stretch};
 use super::gather::Gathered;
@@ -214,6 +214,8 @@ pub(crate) struct Capture {
     pub(crate) clock: Clock,
     /// Why the jobs under way were given up, until somebody asks.
     pub(crate) abandoned: Option<Error>,
+    /// The barrier of the last checkpoint, if it came to one.
+    pub(crate) barrier: Option<Hold>,
 }
 
 impl Capture {
@@ -754,12 +756,16 @@ impl Capture {
         }
         let hold = match self.source.hold_writes(BARRIER_LIMIT) {
             Ok(hold) => hold,
-            Err(error) if error.kind() == ErrorKind::Busy => return Ok(Outcome::Late),
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                self.barrier = Some(Hold::Refused);
+                return Ok(Outcome::Late);
+            }
             Err(error) => return Err(error),
         };
         let outcome = self.behind_barrier(seen, batches);
         let (held, expired) = hold.release()?;
         tracing::trace!(?held, expired, "barrier");
+        self.barrier = Some(Hold::For(held));
         match outcome? {
             Outcome::Blocked if expired => Ok(Outcome::Late),
             outcome => Ok(outcome),

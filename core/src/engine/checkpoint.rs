@@ -24,6 +24,29 @@ pub(crate) enum Outcome {
     Blocked,
 }
 
+/// What became of the write lock of a barrier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// It was not to be had.
+    Refused,
+    /// Nobody could write for so long.
+    For(Duration),
+}
+
+impl Outcome {
+    /// All outcomes, in the order of their discriminants.
+    pub(crate) const ALL: [Self; 3] = [Self::Restartable, Self::Late, Self::Blocked];
+
+    /// The outcome as the metric's label names it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Restartable => "restartable",
+            Self::Late => "late",
+            Self::Blocked => "blocked",
+        }
+    }
+}
+
 /// Whether the write lock may be taken for a moment to let the WAL restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Barrier {

@@ -1,27 +1,35 @@
-//! Requests of other processes on this machine to a running watch, through the state directory's socket.
+//! Requests of other processes on this machine to a running watch, through the sockets in the state directories.
 
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Command, Taken};
-use super::status::DatabaseStatus;
+use super::session::Taken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::{ControlSocket, Incoming, Op, Request, StateDir, ask_watcher};
+use crate::types::DatabaseName;
 
 /// Requests that may wait.
 const WAITING: usize = 8;
 /// The longest that a snapshot of a running watch is waited for.
 const SNAPSHOT_TIME: Duration = Duration::from_secs(3600);
 
-/// Answers requests until `stop`; a socket that cannot be bound is told and is no failure of the watch.
+/// A request to the watch that came through the state directory of one of its databases.
+#[derive(Debug)]
+pub struct Asked {
+    /// That database.
+    pub through: DatabaseName,
+    /// What is asked. Dropping it answers with an error.
+    pub incoming: Incoming,
+}
+
+/// Hands requests on until `stop`; a socket that cannot be bound is told and is no failure of the watch.
 pub(super) fn serve(
     dir: &StateDir,
-    commands: mpsc::Sender<Command>,
-    status: watch::Receiver<DatabaseStatus>,
+    through: DatabaseName,
+    requests: mpsc::Sender<Asked>,
     stop: CancellationToken,
 ) {
     let socket = match ControlSocket::bind(dir) {
@@ -33,56 +41,18 @@ pub(super) fn serve(
     };
     let (sender, mut incoming) = mpsc::channel::<Incoming>(WAITING);
     tokio::spawn(async move {
-        let answering = async {
-            while let Some(Incoming { request, reply }) = incoming.recv().await {
-                let (commands, status) = (commands.clone(), status.clone());
-                tokio::spawn(async move {
-                    // Who asked may be gone.
-                    let _ = reply.send(answer(&request, &commands, &status).await);
-                });
+        let handing_on = async {
+            while let Some(incoming) = incoming.recv().await {
+                let through = through.clone();
+                // Where nobody answers, the request is dropped, which says so.
+                let _ = requests.send(Asked { through, incoming }).await;
             }
         };
-        let (served, ()) = tokio::join!(socket.serve(sender, stop), answering);
+        let (served, ()) = tokio::join!(socket.serve(sender, stop), handing_on);
         if let Err(error) = served {
             tracing::warn!(%error, "the control socket ended");
         }
     });
-}
-
-async fn answer(
-    request: &Request,
-    commands: &mpsc::Sender<Command>,
-    status: &watch::Receiver<DatabaseStatus>,
-) -> Result<Value> {
-    match request.op {
-        Op::Status => json(&*status.borrow()),
-        Op::Snapshot { .. } => {
-            let (reply, taken) = oneshot::channel();
-            send(commands, Command::Snapshot(reply)).await?;
-            json(&taken.await.map_err(|_| stopping())??)
-        }
-        Op::Sync { .. } => {
-            let (reply, durable) = oneshot::channel();
-            send(commands, Command::Sync(reply)).await?;
-            json(&durable.await.map_err(|_| stopping())??)
-        }
-        Op::Detach { .. } => Err(Error::new(
-            ErrorKind::Unsupported,
-            "`detach` is not available in this version",
-        )),
-    }
-}
-
-async fn send(commands: &mpsc::Sender<Command>, command: Command) -> Result<()> {
-    commands.send(command).await.map_err(|_| stopping())
-}
-
-fn stopping() -> Error {
-    Error::new(ErrorKind::Cancelled, "the watch is stopping")
-}
-
-fn json(value: &impl serde::Serialize) -> Result<Value> {
-    serde_json::to_value(value).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))
 }
 
 /// Has the watch that holds the database at `path` take a snapshot.

@@ -121,6 +121,21 @@ pub enum Happening {
     },
 }
 
+/// Why chains go on by a rebase, as the metric's label names it; the last one stands for any other.
+pub(super) const REBASE_REASONS: [&str; 11] = [
+    "wal_restarted",
+    "wal_header",
+    "wal_ends_early",
+    "wal_checksum",
+    "page_size",
+    "table_lost",
+    "state_lost",
+    "spool_full",
+    "adopted",
+    "new_chain",
+    "other",
+];
+
 /// What called for a snapshot (R42 to R46).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SnapshotReason {

@@ -627,6 +627,7 @@ impl Opening {
             scratch: self.scratch,
             clock: self.clock,
             abandoned: None,
+            barrier: None,
         };
         queue.extend(match onward {
             Onward::Captured(captured) => catch_up(&mut capture, captured, self.now)?,

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::counters::Counters;
 use super::event::{Happening, WatchEvent};
 use super::status::{DatabaseState, DatabaseStatus};
 use super::worker::{Context, Shared};
@@ -39,6 +40,7 @@ pub(super) fn start(contexts: &[Context], stop: &CancellationToken) -> JoinSet<(
             path: context.options.path.clone(),
             name: context.options.name.clone(),
             status: context.status.clone(),
+            counters: context.counters.clone(),
             interval,
         };
         let stop = stop.clone();
@@ -58,6 +60,7 @@ struct Prover {
     path: PathBuf,
     name: DatabaseName,
     status: watch::Sender<DatabaseStatus>,
+    counters: Arc<Counters>,
     interval: Duration,
 }
 
@@ -124,6 +127,7 @@ impl Prover {
                 status.proven_at = Some(now);
             });
         }
+        self.counters.told(&what);
         let event = WatchEvent {
             time: now,
             database: self.path.clone(),

@@ -29,6 +29,22 @@ pub enum DatabaseState {
     Fenced,
 }
 
+impl DatabaseState {
+    /// The state in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WaitingForFile => "waiting_for_file",
+            Self::AcquiringLease => "acquiring_lease",
+            Self::Snapshotting => "snapshotting",
+            Self::InSync => "in_sync",
+            Self::Lagging => "lagging",
+            Self::Erroring => "erroring",
+            Self::Detached => "detached",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
 /// What a lease says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct LeaseStatus {
@@ -77,6 +93,8 @@ pub struct DatabaseStatus {
     pub durable_txid: Option<Txid>,
     /// When the oldest commit that is not durable was seen.
     pub pending_since: Option<Timestamp>,
+    /// Since when nothing is attached: what was committed since, nobody has seen.
+    pub blind_since: Option<Timestamp>,
     /// When a file was last stored.
     pub last_sync: Option<Timestamp>,
     /// When a snapshot was last stored.
@@ -85,6 +103,12 @@ pub struct DatabaseStatus {
     pub proven_txid: Option<Txid>,
     /// When that was.
     pub proven_at: Option<Timestamp>,
+    /// When the next snapshot is due, if one is.
+    pub next_snapshot: Option<Timestamp>,
+    /// Until when the database is let alone, if somebody wants that.
+    pub detached_until: Option<Timestamp>,
+    /// The last wish to be let alone that was granted.
+    pub(crate) leave: u64,
     /// Length of the WAL in bytes, as far as SQLite uses it.
     pub wal_bytes: u64,
     /// Bytes in the spool, overlays included.
@@ -105,10 +129,14 @@ impl DatabaseStatus {
             txid: None,
             durable_txid: None,
             pending_since: None,
+            blind_since: None,
             last_sync: None,
             last_snapshot: None,
             proven_txid: None,
             proven_at: None,
+            next_snapshot: None,
+            detached_until: None,
+            leave: 0,
             wal_bytes: 0,
             spool_bytes: 0,
             lease: LeaseStatus {
@@ -120,9 +148,14 @@ impl DatabaseStatus {
         }
     }
 
-    /// Age of the oldest commit that is not durable, in milliseconds; 0 when idle (R135).
+    /// Age of the oldest commit that is not durable, in milliseconds; 0 when idle (R135). Where nothing is
+    /// attached a commit may be as old as that.
     pub fn lag_millis(&self, now: Timestamp) -> i64 {
-        self.pending_since
-            .map_or(0, |since| now.millis_since(since).max(0))
+        // Where no file is, nothing is committed.
+        let blind = self
+            .blind_since
+            .filter(|_| self.state != DatabaseState::WaitingForFile);
+        let oldest = self.pending_since.into_iter().chain(blind).min();
+        oldest.map_or(0, |since| now.millis_since(since).max(0))
     }
 }

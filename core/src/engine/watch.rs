@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::anchor::Permission;
 use super::budget::Budget;
 use super::checkpoint::Barrier;
+use super::control::Asked;
+use super::counters::{Counters, Vital};
 use super::event::WatchEvent;
+use super::leave::Leave;
 use super::prove;
 use super::session::{Command, CompactionPolicy, Policy};
 use super::status::{DatabaseState, DatabaseStatus};
@@ -88,15 +91,19 @@ pub struct Unfinished {
 }
 
 /// A running watch, for whoever shows or steers it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct WatchHandle {
-    databases: Arc<Vec<Handle>>,
+    pub(super) databases: Arc<Vec<Handle>>,
+    pub(super) clock: Clock,
 }
 
-struct Handle {
-    name: DatabaseName,
-    status: watch::Receiver<DatabaseStatus>,
-    commands: mpsc::Sender<Command>,
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) name: DatabaseName,
+    pub(super) status: watch::Receiver<DatabaseStatus>,
+    counters: Arc<Counters>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) leave: watch::Sender<Option<Leave>>,
 }
 
 impl WatchHandle {
@@ -106,6 +113,12 @@ impl WatchHandle {
             .iter()
             .map(|handle| handle.status.borrow().clone())
             .collect()
+    }
+
+    /// What happened to each database, counted, as they were named.
+    pub fn counters(&self) -> Vec<Arc<Counters>> {
+        let counters = |handle: &Handle| handle.counters.clone();
+        self.databases.iter().map(counters).collect()
     }
 
     /// Sends `command` to the database called `name`. Errors: NotFound, or Cancelled at a stop.
@@ -126,6 +139,7 @@ pub struct Watch {
     wakes: HashMap<WatchId, mpsc::Sender<WakeKind>>,
     waker: Arc<Waker>,
     until: Until,
+    requests: Option<mpsc::Receiver<Asked>>,
 }
 
 impl Watch {
@@ -142,7 +156,9 @@ impl Watch {
         require_compile_options()?;
         raise_descriptor_limit(options.databases.len() as u64);
         let waker = Arc::new(Waker::new()?);
+        let (ask, requests) = mpsc::channel(COMMANDS);
         let shared = Arc::new(Shared {
+            requests: ask,
             store: options.store,
             clock: options.clock,
             events,
@@ -163,15 +179,21 @@ impl Watch {
         for (at, database) in options.databases.into_iter().enumerate() {
             let id = WatchId(at as u64);
             let layout = Layout::new(options.prefix.clone(), database.name.clone());
-            let first = DatabaseStatus::new(database.name.clone(), database.path.clone());
+            let first = DatabaseStatus {
+                blind_since: Some(shared.clock.now()),
+                ..DatabaseStatus::new(database.name.clone(), database.path.clone())
+            };
+            let counters = Arc::new(Counters::default());
             let (status, statuses) = watch::channel(first);
             let (commands, receiver) = mpsc::channel(COMMANDS);
             let (wake, wakes) = mpsc::channel(WAKES);
-            let own_commands = commands.clone();
+            let (leave, leaves) = watch::channel(None);
             handles.push(Handle {
                 name: database.name.clone(),
                 status: statuses,
+                counters: counters.clone(),
                 commands,
+                leave,
             });
             routes.insert(id, wake);
             contexts.push(Context {
@@ -185,10 +207,11 @@ impl Watch {
                 layout,
                 stop: stop.clone(),
                 commands: receiver,
-                own_commands,
+                leave: leaves,
                 wakes,
                 id,
                 status,
+                counters,
                 lease: None,
                 spool_is_too_small: false,
                 looks_first: false,
@@ -198,6 +221,7 @@ impl Watch {
         }
         let handle = WatchHandle {
             databases: Arc::new(handles),
+            clock: shared.clock.clone(),
         };
         Ok(Self {
             handle,
@@ -205,7 +229,14 @@ impl Watch {
             wakes: routes,
             waker,
             until: options.until,
+            requests: Some(requests),
         })
+    }
+
+    /// What other processes on this machine ask, through the state directories; once. Where nobody takes it they
+    /// are told so.
+    pub fn requests(&mut self) -> Option<mpsc::Receiver<Asked>> {
+        self.requests.take()
     }
 
     /// For showing and steering.
@@ -221,13 +252,20 @@ impl Watch {
             wakes,
             waker,
             until,
+            requests,
         } = self;
         let mut provers = prove::start(&contexts, &stop);
+        drop(requests);
         let mut tasks = JoinSet::new();
         for context in contexts {
             let name = context.options.name.clone();
             let status = context.status.subscribe();
-            tasks.spawn(async move { (name, run(context).await, status) });
+            let vital = Vital(context.counters.clone());
+            tasks.spawn(async move {
+                let end = run(context).await;
+                vital.ended();
+                (name, end, status)
+            });
         }
         let unusable = async {
             if until != Until::Stopped {

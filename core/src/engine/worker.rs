@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::anchor::{Permission, RemoteHead, permitted};
 use super::budget::Budget;
 use super::capture::PART_BYTES;
-use super::control;
+use super::control::{self, Asked};
+use super::counters::Counters;
 use super::event::{Happening, WatchEvent};
+use super::leave::{self, Leave, stay_away};
 use super::open::{Disk, OpenOptions, Opened, open, open_here, sum_of, with_past};
 use super::remote::{Remote, header_of};
 use super::seek::{Answer, Search, Seeker};
@@ -51,6 +53,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     pub(super) events: mpsc::Sender<WatchEvent>,
+    /// Where requests go that come through state directories.
+    pub(super) requests: mpsc::Sender<Asked>,
     /// Images that may stream at once: each holds some parts in memory.
     pub(super) images: Arc<Semaphore>,
     /// One proof at a time.
@@ -102,11 +106,12 @@ pub(super) struct Context {
     pub(super) layout: Layout,
     pub(super) stop: CancellationToken,
     pub(super) commands: mpsc::Receiver<Command>,
-    /// For requests that come through the control socket.
-    pub(super) own_commands: mpsc::Sender<Command>,
+    /// Until when the database is to be let alone.
+    pub(super) leave: watch::Receiver<Option<Leave>>,
     pub(super) wakes: mpsc::Receiver<WakeKind>,
     pub(super) id: WatchId,
     pub(super) status: watch::Sender<DatabaseStatus>,
+    pub(super) counters: Arc<Counters>,
     /// The lease, from the first session on. Given up where something of ours may still be on its way: a new
     /// epoch tells it from what comes after.
     pub(super) lease: Option<Arc<Lease>>,
@@ -131,6 +136,7 @@ impl Context {
 
     /// Tells whoever listens. A full channel waits: nobody may be told less than what happened.
     pub(super) async fn tell(&self, what: Happening) {
+        self.counters.told(&what);
         let event = WatchEvent {
             time: self.shared.clock.now(),
             database: self.options.path.clone(),
@@ -143,6 +149,7 @@ impl Context {
 
     /// Notes an error; the first of a kind is told.
     pub(super) async fn failed(&self, error: &Error) {
+        self.counters.failed();
         let standing = StandingError::new(error, self.shared.clock.now());
         let known = self.status.borrow().error.as_ref().map(|known| known.kind);
         let state = match error.kind() {
@@ -151,6 +158,7 @@ impl Context {
         };
         self.status.send_modify(|status| {
             status.state = state;
+            status.lease.held &= state != DatabaseState::Fenced;
             let since = status.error.as_ref().map(|known| known.since);
             let since = since.unwrap_or(standing.since);
             status.error = Some(StandingError {
@@ -166,6 +174,14 @@ impl Context {
             })
             .await;
         }
+    }
+
+    /// Nothing is attached any more.
+    fn is_blind(&self) {
+        let now = self.shared.clock.now();
+        self.status.send_modify(|status| {
+            status.blind_since.get_or_insert(now);
+        });
     }
 
     /// Nothing fails any more.
@@ -242,8 +258,14 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
         if context.options.optional && !wait_for_file(&context).await {
             return WorkerEnd::Drained;
         }
+        if let Err(error) = stay_away(&mut context, &dir).await {
+            context.failed(&error).await;
+            release(&context).await;
+            return WorkerEnd::Failed(error);
+        }
         let began = Instant::now();
         let outcome = session(&mut context, &mut dir).await;
+        context.is_blind();
         if began.elapsed() > LONG_SESSION {
             // What worked until now is tried again at once.
             pause = PAUSE.0;
@@ -255,6 +277,7 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
                 context.tell(Happening::Drained { txid }).await;
                 return WorkerEnd::Drained;
             }
+            Ok(End::LetGo) => continue,
             Ok(End::Reopen(error)) => error,
             // Also while it was opened: a rebase may be larger than the spool.
             Ok(End::Full(error)) | Err(error) if error.kind() == ErrorKind::Exhausted => {
@@ -276,8 +299,11 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
             return WorkerEnd::Failed(error);
         }
         let until = Instant::now() + pause.mul_f64(0.75 + fastrand::f64() / 2.0);
-        if timeout_at(until, context.stop.cancelled()).await.is_ok() {
-            return WorkerEnd::Failed(error);
+        let granted = context.status.borrow().leave;
+        tokio::select! {
+            () = context.stop.cancelled() => return WorkerEnd::Failed(error),
+            () = leave::wanted(&mut context.leave, granted) => {}
+            () = sleep_until(until) => {}
         }
         pause = (pause * 2).min(PAUSE.1);
     }
@@ -310,6 +336,9 @@ async fn session(context: &mut Context, dir: &mut Option<Arc<StateDir>>) -> Resu
         tracing::warn!(%error, "no events for this database: it is polled");
     }
     let (txid, durable) = (opened.capture.place.txid, opened.durable);
+    context
+        .status
+        .send_modify(|status| status.blind_since = None);
     context.tell(Happening::Watching { txid: Some(txid) }).await;
     if let Standing::Ours(lease) = &standing {
         context.owns(lease.clone(), txid, durable).await;
@@ -376,8 +405,8 @@ async fn state_dir(context: &Context, dir: &mut Option<Arc<StateDir>>) -> Result
     })
     .await?;
     let held = blocking(move || StateDir::create_or_open(&path)).await?;
-    let (commands, status) = (context.own_commands.clone(), context.status.subscribe());
-    control::serve(&held, commands, status, context.stop.clone());
+    let (name, requests) = (context.options.name.clone(), &context.shared.requests);
+    control::serve(&held, name, requests.clone(), context.stop.clone());
     Ok(dir.insert(Arc::new(held)).clone())
 }
 
@@ -442,10 +471,12 @@ async fn wait_for_file(context: &Context) -> bool {
             Err(error) => error.kind() != std::io::ErrorKind::NotFound,
         };
         if is_there {
+            let now = context.shared.clock.now();
             context.status.send_if_modified(|status| {
                 let waited = status.state == DatabaseState::WaitingForFile;
                 if waited {
                     status.state = DatabaseState::AcquiringLease;
+                    status.blind_since = Some(now);
                 }
                 waited
             });
@@ -477,7 +508,7 @@ fn require_file(path: &std::path::Path) -> Result<()> {
 
 /// Ships what the spool holds, oldest first, with nothing attached: the database may be written freely
 /// meanwhile, and a rebase follows.
-async fn drain_spool(context: &mut Context, dir: &Option<Arc<StateDir>>) -> Result<()> {
+pub(super) async fn drain_spool(context: &mut Context, dir: &Option<Arc<StateDir>>) -> Result<()> {
     let (Some(dir), Some(lease)) = (dir.clone(), context.lease.clone()) else {
         return Ok(());
     };

@@ -54,3 +54,8 @@ pub use probe::Peek;
 pub use source::{Checkpointed, Identity, Side, Source};
 pub use view::{SqliteVersion, View};
 pub use writer::{ClosedToOthers, Committed, PageTransaction, PageWriter, check_volume};
+
+/// The version of the SQLite in this program.
+pub fn library_version() -> &'static str {
+    rusqlite::version()
+}

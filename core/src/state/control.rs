@@ -294,7 +294,11 @@ pub fn ask_watcher(database: &Path, request: &Request, timeout: Duration) -> Res
             message,
             hint,
         } => {
-            let error = Error::new(kind_named(&kind), message).on(database.display());
+            let error = Error::new(
+                ErrorKind::named(&kind).unwrap_or(ErrorKind::Internal),
+                message,
+            )
+            .on(database.display());
             Err(hint.into_iter().fold(error, Error::hint))
         }
     }
@@ -338,24 +342,4 @@ fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(timeout))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(UnixStream::from(socket))
-}
-
-fn kind_named(name: &str) -> ErrorKind {
-    use ErrorKind as K;
-    let kinds = [
-        K::Unavailable,
-        K::Denied,
-        K::NotFound,
-        K::Exists,
-        K::Fenced,
-        K::Corrupt,
-        K::Invalid,
-        K::Unsupported,
-        K::Busy,
-        K::Exhausted,
-        K::NotDurable,
-        K::Cancelled,
-    ];
-    let named = kinds.into_iter().find(|kind| kind.name() == name);
-    named.unwrap_or(K::Internal)
 }

@@ -59,6 +59,11 @@ minutes = "3d"
 [replicate]
 interval = "500ms"
 
+[metrics]
+listen = "[::]:16767"
+control = ""
+ready_lag = "90s"
+
 [log]
 format = "json"
 
@@ -130,7 +135,13 @@ fn every_key_is_read() {
     assert_eq!(sync.set_wal_mode, Some(true));
     assert_eq!(sync.allow_network_fs, Some(true));
     assert_eq!(file.memory_limit, Some(32 << 20));
+    let metrics = file.metrics;
+    assert_eq!(metrics.listen, Some("[::]:16767".parse().ok()));
+    assert_eq!(metrics.control, Some(None));
+    assert_eq!(metrics.ready_lag, Some(Duration::from_secs(90)));
     assert_eq!(file.log_format, Some(LogFormat::Json));
+    assert_eq!(file.hash.len(), 12);
+    assert_eq!(parse("").hash, "e3b0c44298fc", "of no bytes");
     let [app, users] = &file.databases[..] else {
         panic!("two databases");
     };
@@ -348,6 +359,14 @@ fn wrong_values_name_key_and_bound() {
         (
             "[s3]\nbandwidth = 1.5",
             "2:13: `bandwidth`: wants a size, found a fraction",
+        ),
+        (
+            "[metrics]\nlisten = \"16767\"",
+            "2:10: `listen`: wants an address and a port, as in 127.0.0.1:16767 or [::]:16767, or \"\" for off",
+        ),
+        (
+            "[metrics]\ncontrol = \"0.0.0.0:1\"",
+            "2:11: `control`: whoever reaches it may detach databases: it must be a loopback address",
         ),
         (
             "[sync]\nsnapshot_interval = \"60\"",

@@ -110,6 +110,7 @@ impl Session<'_> {
                     .await;
             }
             Err(error) => {
+                self.context.counters.failed();
                 let message = format!("the compaction failed: {error}");
                 let kind = error.kind();
                 self.context.tell(Happening::Error { kind, message }).await;

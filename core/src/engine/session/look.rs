@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::budget::Budget;
 use super::super::capture::{Batch, Capture, Captured, Turn};
-use super::super::checkpoint::Step;
+use super::super::checkpoint::{Hold, Step};
 use super::super::encode::Seen;
 use super::{End, Session};
 use crate::error::{Error, ErrorKind, Result};
@@ -300,6 +300,7 @@ impl Session<'_> {
             first: self.gaze.uncaptured_since.unwrap_or(time),
             last: time,
         };
+        let start = Instant::now();
         let outcome = self
             .with(move |capture, queue| {
                 capture.spool(queue)?;
@@ -307,15 +308,21 @@ impl Session<'_> {
                 let done = capture.checkpoint(barrier, seen, &mut batches);
                 let frames: u64 = batches.iter().map(|batch| batch.frames).sum();
                 queue.extend(batches);
-                done.map(|done| (done, frames))
+                done.map(|done| (done, frames, capture.barrier.take()))
             })
             .await;
         match outcome {
-            Ok((outcome, frames)) => {
+            Ok((outcome, frames, hold)) => {
                 tracing::debug!(?outcome, frames, "checkpoint");
                 let lengths = (began, self.captured_end());
                 self.checkpoints
                     .done(outcome, barrier, lengths, Instant::now());
+                self.context.counters.checkpointed(start.elapsed());
+                match hold {
+                    Some(Hold::For(held)) => self.context.counters.barred(outcome, Some(held)),
+                    Some(Hold::Refused) => self.context.counters.barred(outcome, None),
+                    None => {}
+                }
                 self.captured((frames > 0).then_some(frames));
                 None
             }

@@ -50,6 +50,7 @@ use super::capture::{Batch, Body, Capture, Turn};
 use super::checkpoint::{Barrier, CheckpointPolicy};
 use super::encode::Seen;
 use super::event::SnapshotReason;
+use super::leave;
 use super::open::Opened;
 use super::ship::Shipped;
 use super::status::DatabaseState;
@@ -64,6 +65,9 @@ const SLOT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How far off a deadline may lie where there is none.
 const FAR: Duration = Duration::from_secs(3600);
+
+/// How long a database is held for uploads before it is let alone; then the rest goes to the spool.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// How long the end of a session waits for what is on its way.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -119,6 +123,8 @@ impl Policy {
 pub(super) enum End {
     /// Told to stop, and everything is durable.
     Drained,
+    /// Told to let the database alone; what is not stored is spooled.
+    LetGo,
     /// The file changed under us, or capture cannot go on: open it again.
     Reopen(Error),
     /// The spool is full: let go until the store answers.
@@ -158,6 +164,8 @@ pub(super) struct Session<'w> {
     stop_by: Option<Instant>,
     /// Whether somebody asked for the stop.
     stopping: bool,
+    /// Whether the database is to be let alone.
+    letting_go: bool,
 }
 
 impl<'w> Session<'w> {
@@ -195,6 +203,7 @@ impl<'w> Session<'w> {
             sync_waiters: Vec::new(),
             stop_by: (until == Until::Shipped).then(|| now + FAR),
             stopping: false,
+            letting_go: false,
             standing,
             resumed: None,
             unanswered: None,
@@ -318,6 +327,8 @@ impl<'w> Session<'w> {
     async fn wait(&mut self) -> Result<Option<End>> {
         let deadline = self.deadline();
         let stopping = self.stopping;
+        let letting_go = self.letting_go;
+        let granted = self.context.status.borrow().leave;
         let seeking = self.lease().is_none();
         tokio::select! {
             biased;
@@ -331,6 +342,7 @@ impl<'w> Session<'w> {
             }
             answer = self.standing.answer(), if seeking => return self.answered(answer).await,
             Some(command) = self.context.commands.recv() => self.command(command),
+            () = leave::wanted(&mut self.context.leave, granted), if !letting_go => self.let_go(),
             Some(woken) = self.context.wakes.recv() => self.woken(woken),
             // Last: a store that is quicker than we encode must not keep us from everything else.
             news = images::news(&mut self.image), if self.image.is_some() => match news {
@@ -353,6 +365,15 @@ impl<'w> Session<'w> {
             // No grace helps.
             self.stop_by = Some(Instant::now());
         }
+        self.look_again();
+    }
+
+    /// Ends soon, with everything shipped or at least spooled.
+    fn let_go(&mut self) {
+        self.letting_go = true;
+        let by = Instant::now() + LET_GO;
+        self.stop_by = Some(self.stop_by.map_or(by, |sooner| sooner.min(by)));
+        self.upload_retry = None;
         self.look_again();
     }
 
@@ -454,13 +475,20 @@ impl<'w> Session<'w> {
             }
             // What is told next is what was stored last.
             self.report();
-            return Ok(Some(End::Drained));
+            return Ok(Some(match self.letting_go && !self.stopping {
+                true => End::LetGo,
+                false => End::Drained,
+            }));
         }
         if now < stop_by {
             return Ok(None);
         }
         let refused = self.is_refused();
         self.spool_all().await?;
+        if self.letting_go && !self.stopping {
+            self.report();
+            return Ok(Some(End::LetGo));
+        }
         if let Some(refused) = self.unanswered.take_if(|_| refused) {
             return Err(refused);
         }
@@ -534,6 +562,8 @@ impl<'w> Session<'w> {
         let Some(capture) = &self.capture else { return };
         let waiting = self.queue.front().map(|batch| batch.seen.first);
         let pending = waiting.into_iter().chain(self.gaze.uncaptured_since).min();
+        let next_snapshot = self.next_snapshot();
+        let now = self.now();
         let txid = capture.place.txid;
         let spool = capture.spool.used();
         let seeking = self.lease().is_none();
@@ -552,10 +582,16 @@ impl<'w> Session<'w> {
             // Nobody is woken for a length alone.
             status.spool_bytes = spool;
             status.wal_bytes = wal_bytes;
+            status.next_snapshot = next_snapshot;
             let state = match status.error {
                 Some(_) => status.state,
                 None => state,
             };
+            // Without a base nothing can be restored, however much is stored.
+            let never = durable
+                .is_none()
+                .then(|| status.pending_since.unwrap_or(now));
+            let pending = pending.into_iter().chain(never).min();
             let news = (Some(txid), durable, pending, state);
             let known = (
                 status.txid,
@@ -571,6 +607,13 @@ impl<'w> Session<'w> {
             ) = news;
             news != known
         });
+    }
+
+    /// When the next snapshot is due, as things stand.
+    fn next_snapshot(&self) -> Option<Timestamp> {
+        let at = self.policy.snapshots.next(&self.activity)?;
+        let wait = at.saturating_duration_since(Instant::now()).as_millis();
+        Some(self.now().plus_millis(i64::try_from(wait).ok()?))
     }
 
     fn now(&self) -> Timestamp {

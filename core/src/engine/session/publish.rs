@@ -153,6 +153,7 @@ impl Session<'_> {
             Err(error) if error.kind() == ErrorKind::Fenced => Err(error),
             Err(error) => {
                 tracing::warn!(name = %self.context.options.name, %error, "the index was not written");
+                self.context.counters.failed();
                 let later = std::mem::take(&mut self.index.delta);
                 delta.merge(later);
                 self.index.delta = delta;

@@ -1,5 +1,7 @@
 //! Shipping the queue: one file at a time, in order, so that what is visible never has a hole.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::super::backoff::Backoff;
@@ -170,6 +172,9 @@ impl Session<'_> {
         let entry = FileEntry::from_header(key, bytes, &batch.header, batch.post, pages);
         self.index_incremental(entry);
         let now = self.now();
+        let waited = u64::try_from(now.millis_since(batch.seen.first)).unwrap_or(0);
+        let counters = &self.context.counters;
+        counters.sync_latency.note(Duration::from_millis(waited));
         self.context
             .status
             .send_modify(|status| status.last_sync = Some(now));

@@ -1,0 +1,68 @@
+//! Whether databases are ready: a pure judgement of what is known.
+
+use serde::Serialize;
+
+use super::board::{Seen, View};
+use crate::engine::DatabaseState;
+
+/// Why the process is not ready.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Reason {
+    /// The database's name in the bucket, or the pattern that matches no file.
+    pub database: String,
+    /// Why, in a word: `waiting_for_file`, `fenced`, `acquiring_lease`, `no_base` or `lagging`.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+}
+
+/// Everything that keeps the process from being ready. An idle database is ready, however idle; one that is paused,
+/// or whose optional file is missing, keeps nobody waiting.
+pub fn unready(view: &View) -> Vec<Reason> {
+    let missing = view.facts.missing.iter().map(|pattern| Reason {
+        database: pattern.to_string_lossy().into_owned(),
+        reason: "waiting_for_file",
+        message: "no file matches".to_owned(),
+    });
+    let databases = view.databases.iter();
+    missing
+        .chain(databases.filter_map(|seen| judge(seen, view)))
+        .collect()
+}
+
+fn judge(seen: &Seen, view: &View) -> Option<Reason> {
+    let status = &seen.status;
+    let lag = status.lag_millis(view.now);
+    let bound = view.facts.ready_lag.map(|lag| lag.as_millis());
+    let late = bound.is_some_and(|bound| u128::try_from(lag).is_ok_and(|lag| lag > bound));
+    let (reason, message) = if status.state == DatabaseState::WaitingForFile {
+        return None;
+    } else if status.state == DatabaseState::Fenced {
+        ("fenced", "another writer owns the stream".to_owned())
+    } else if !status.lease.held {
+        ("acquiring_lease", "the stream is not ours yet".to_owned())
+    } else if status.durable_txid.is_none() {
+        ("no_base", "nothing can be restored yet".to_owned())
+    } else if late {
+        let seconds = lag / 1000;
+        let message = format!("the oldest commit that is not durable is {seconds} s old");
+        ("lagging", message)
+    } else {
+        return None;
+    };
+    let message = match &status.error {
+        Some(error) => format!("{message}: {}", error.message),
+        None => message,
+    };
+    Some(Reason {
+        database: status.name.to_string(),
+        reason,
+        message,
+    })
+}
+
+/// Whether the application may start.
+pub(super) fn started(view: &View) -> bool {
+    let mut databases = view.databases.iter();
+    !view.facts.gated || databases.all(|seen| seen.status.lease.epoch.is_some())
+}
