@@ -110,6 +110,9 @@ pub(crate) enum Command {
     /// Run as a read replica, polling S3 for changes
     #[command(override_usage = "walrust replicate [OPTIONS] --local <LOCAL> <SOURCE>")]
     Replicate(ReplicateArgs),
+    /// Show what the current configuration will do
+    #[command(override_usage = "walrust explain [--config <CONFIG>]")]
+    Explain,
     /// Verify integrity of LTX files in S3
     #[command(override_usage = "walrust verify [OPTIONS] --bucket <BUCKET> <NAME>")]
     Verify(VerifyArgs),
@@ -161,6 +164,7 @@ impl Command {
             Self::Watch(_) => "watch",
             Self::Restore(_) => "restore",
             Self::List(_) => "list",
+            Self::Explain => "explain",
             Self::Verify(_) => "verify",
             Self::Drill(_) => "drill",
             Self::Compact(_) => "compact",
@@ -687,6 +691,8 @@ mod tests {
             "replicate s3://my-bucket/prefix/mydb --local replica.db",
             "replicate s3://my-bucket/mydb --local replica.db --interval 1s",
             "replicate file:///mnt/nas/mydb --local replica.db --interval 250ms --once --replace",
+            "explain",
+            "explain --config /etc/walrust/production.toml",
             "doctor",
             "doctor --config w.toml",
             "doctor app.db -b b",
@@ -746,7 +752,7 @@ mod tests {
             "status --state a.db --control 127.0.0.1:1",
             "sync --state a.db --timeout 2h",
             "detach --state a.db",
-            "explain",
+            "explain app.db",
             "verify -b b",
             "verify app.db --all -b b",
             "verify app.db other.db -b b",

@@ -158,7 +158,8 @@ fn overrides(command: &Command) -> Result<Overrides> {
             databases: args.databases.clone(),
             ..Overrides::default()
         },
-        Command::Status(_)
+        Command::Explain
+        | Command::Status(_)
         | Command::Sync(_)
         | Command::Detach(_)
         | Command::Completions { .. }

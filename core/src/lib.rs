@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod engine;
 pub mod error;
+pub mod estimate;
 pub mod fs;
 pub mod lease;
 pub mod ltx;

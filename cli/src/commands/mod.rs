@@ -5,6 +5,7 @@ mod compact;
 mod control;
 mod doctor;
 mod drill;
+mod explain;
 mod help;
 mod list;
 mod replicate;
@@ -49,6 +50,7 @@ pub(crate) fn run(
                     let wanted = !(args.no_progress || global.quiet || global.json);
                     verify::run(&args, settings, wanted, out)
                 }
+                Command::Explain => explain::run(settings, out),
                 Command::Drill(args) => drill::run(&args, settings, out),
                 Command::Compact(args) => compact::run(&args, settings, out),
                 Command::Doctor(_) => doctor::run(settings, out),

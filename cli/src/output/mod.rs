@@ -4,6 +4,7 @@ pub(crate) mod compaction;
 pub(crate) mod control;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod explanation;
 pub(crate) mod listing;
 pub(crate) mod progress;
 pub(crate) mod report;

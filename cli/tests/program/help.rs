@@ -2,13 +2,14 @@
 
 use super::Shell;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "snapshot",
     "watch",
     "restore",
     "list",
     "compact",
     "prune",
+    "explain",
     "doctor",
     "status",
     "sync",

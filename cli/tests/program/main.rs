@@ -6,6 +6,7 @@
 )]
 
 mod config;
+mod explain;
 mod help;
 mod output;
 mod restore;

@@ -96,7 +96,7 @@ pub struct RetentionPolicy {
     pub minutes: Duration,
 }
 
-fn seconds<S: Serializer>(length: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn seconds<S: Serializer>(length: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(length.as_secs_f64())
 }
 

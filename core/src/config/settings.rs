@@ -117,6 +117,7 @@ pub struct StoreSettings {
     /// What the single-writer lease does.
     pub lease: LeaseMode,
     /// How long a silent owner keeps the stream.
+    #[serde(serialize_with = "super::retention::seconds")]
     pub lease_duration: Duration,
     /// Requests in flight at once, of all databases together.
     pub max_requests: NonZeroU32,

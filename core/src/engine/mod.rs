@@ -42,6 +42,7 @@ pub use control::Asked;
 pub use counters::{Counters, Timings};
 pub use event::{Happening, SnapshotReason, WatchEvent};
 pub use once::snapshot;
+pub(crate) use session::spacing;
 pub use session::{Command, Taken};
 pub use status::{DatabaseState, DatabaseStatus, LeaseStatus, StandingError};
 pub use trigger::SnapshotPolicy;

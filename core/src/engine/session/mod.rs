@@ -111,11 +111,15 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    /// How long after the last object the next one is made, under sustained writing. The rest of the interval
-    /// is for the upload, so that a commit is durable within it.
     fn spacing(&self) -> Duration {
-        self.sync_interval * 3 / 4
+        spacing(self.sync_interval)
     }
+}
+
+/// How long after the last object the next one is made, under sustained writing. The rest of the interval
+/// is for the upload, so that a commit is durable within it.
+pub(crate) fn spacing(sync_interval: Duration) -> Duration {
+    sync_interval * 3 / 4
 }
 
 /// How a session ended.
