@@ -185,7 +185,7 @@ pub enum TagError {
     Value,
 }
 
-/// An address to listen on, as 127.0.0.1:16767 or [::]:16767; empty is off.
+/// An address to listen on, as `127.0.0.1:16767` or `[::]:16767`; empty is off.
 pub fn listen(text: &str) -> Result<Listen, ListenError> {
     match text {
         "" => Ok(None),
