@@ -204,8 +204,8 @@ fn keys_of_later_features_are_refused_by_name() {
         ["2:1: `gate_startup` is not available in this version"]
     );
     assert_eq!(
-        faults("[metrics]\nlisten = \"\""),
-        ["1:2: [metrics] is not available in this version"]
+        faults("[log]\nheartbeat_url = \"http://h/\""),
+        ["2:1: `heartbeat_url` is not available in this version"]
     );
     assert_eq!(
         faults("[[databases]]\npath = \"a\"\nlocal = \"b\""),
