@@ -860,7 +860,7 @@ fn continuous_proof_tells_what_restores_and_what_does_not() {
     }
     // What is damaged in the bucket is told within the interval, though nothing is committed; and so is that it
     // restores again. The merged file of a minute would hold what is damaged: begin early in one.
-    let left = 60_000 - jiff::Timestamp::now().as_millisecond().rem_euclid(60_000);
+    let left = 60_000 - walrust_tests::record::now().rem_euclid(60_000);
     if left < 30_000 {
         thread::sleep(Duration::from_millis(left.unsigned_abs() + 1_000));
     }
