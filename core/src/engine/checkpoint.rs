@@ -146,6 +146,11 @@ impl CheckpointPolicy {
         (self.threshold / 4).max(1)
     }
 
+    /// Early enough that a single cycle that takes three times as long as all before does no harm.
+    fn half(&self) -> u32 {
+        self.threshold / 2
+    }
+
     fn passive_at(&self) -> u32 {
         (self.threshold - self.threshold / 4).max(1)
     }
@@ -155,7 +160,7 @@ impl CheckpointPolicy {
     fn burst_at(&self) -> u32 {
         let most = self.threshold.saturating_add(self.threshold / 4 * 3);
         most.saturating_sub(self.growth)
-            .clamp(self.follow_at(), self.passive_at())
+            .clamp(self.follow_at(), self.half().max(self.follow_at()))
     }
 
     /// A checkpoint ended, which had the barrier or not. It began with a log of `began` frames and ended
@@ -173,7 +178,7 @@ impl CheckpointPolicy {
                 self.begun = None;
                 // One cycle that was quicker by chance is no slower writer.
                 let grown = frames.saturating_sub(begun);
-                self.growth = grown.max(self.growth - self.growth / 4);
+                self.growth = grown.max(self.growth - self.growth / 32);
                 self.pause = FIRST_PAUSE;
                 self.late = FIRST_LATE;
                 self.not_before = None;
@@ -214,11 +219,11 @@ mod tests {
         assert_eq!(policy.step(1400, 1000, now), Step::Barrier);
         assert_eq!(policy.next_step(1100, 0), 1400);
         // As early as that only while writers stay quick.
-        for _ in 0..3 {
+        for _ in 0..30 {
             policy.done(Outcome::Restartable, true, (1400, 1500), now);
         }
-        assert_eq!(policy.step(2999, 1000, now), Step::Follow);
-        assert_eq!(policy.step(3000, 1000, now), Step::Barrier);
+        assert_eq!(policy.step(1999, 1000, now), Step::Follow);
+        assert_eq!(policy.step(2000, 1000, now), Step::Barrier);
         // Whatever was seen, something is captured before.
         policy.done(Outcome::Restartable, true, (3000, 30_000), now);
         assert_eq!(policy.step(999, 999, now), Step::Leave);
@@ -230,8 +235,9 @@ mod tests {
         let now = Instant::now();
         let mut policy = CheckpointPolicy::new(4000, Barrier::Auto);
         policy.growth = 0;
-        assert_eq!(policy.step(2999, 999, now), Step::Leave);
-        assert_eq!(policy.step(2999, 1000, now), Step::Follow);
+        assert_eq!(policy.step(1999, 999, now), Step::Leave);
+        assert_eq!(policy.step(1999, 1000, now), Step::Follow);
+        assert_eq!(policy.step(2999, 249, now), Step::Leave);
         assert_eq!(policy.step(3000, 249, now), Step::Passive);
         assert_eq!(policy.step(3000, 250, now), Step::Barrier, "a burst");
         policy.done(Outcome::Late, false, (3000, 3000), now);

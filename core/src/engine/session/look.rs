@@ -313,8 +313,8 @@ impl Session<'_> {
             .await;
         match outcome {
             Ok((outcome, frames, hold)) => {
-                tracing::debug!(?outcome, frames, "checkpoint");
                 let lengths = (began, self.captured_end());
+                tracing::debug!(?outcome, barrier, ?lengths, took = ?start.elapsed(), "checkpoint");
                 self.checkpoints
                     .done(outcome, barrier, lengths, Instant::now());
                 self.context.counters.checkpointed(start.elapsed());
