@@ -4,7 +4,6 @@
 //! estimate is for databases that are written to all the time, and so the most that the settings can lead to.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
@@ -12,16 +11,16 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::config::{ResolvedDatabase, RetentionPolicy, SyncSettings};
-use crate::engine::spacing;
+use crate::engine::{PART_BYTES, spacing};
 use crate::lease::RECHECK;
-use crate::types::PageSize;
+use crate::sqlite::page_size_of;
 
 /// Thirty days.
 pub const MONTH: Duration = Duration::from_secs(30 * 86_400);
 /// Pages that are compressed to learn how well the others will.
 const SAMPLE: u64 = 200;
 /// A snapshot of more bytes is sent in parts of this size.
-const PART: f64 = (5 << 20) as f64;
+const PART: f64 = PART_BYTES as f64;
 /// Merged files that a stream makes in an hour: one a minute, one an hour, and a part of the day's.
 const MERGED_AN_HOUR: f64 = 60.0 + 1.0 + 1.0 / 24.0;
 
@@ -83,15 +82,9 @@ fn over(sync: &SyncSettings, retention: &RetentionPolicy, snapshot: f64) -> Esti
 
 /// What a snapshot of the file will take: its pages, compressed as some of them are.
 fn snapshot_bytes(path: &Path) -> Option<f64> {
-    let mut file = File::open(path).ok()?;
+    let page_size = u64::from(page_size_of(path).ok()?.get());
+    let file = File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    let mut header = [0; 18];
-    file.read_exact(&mut header).ok()?;
-    let page_size = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65_536,
-        size => u32::from(size),
-    };
-    let page_size = u64::from(PageSize::new(page_size)?.get());
     let pages = length / page_size;
     let (step, mut read, mut packed) = ((pages / SAMPLE).max(1), 0, 0);
     let mut page = vec![0; usize::try_from(page_size).ok()?];

@@ -40,9 +40,3 @@ pub fn durable_write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&staged, path)?;
     sync_directory(parent(path))
 }
-
-/// Renames `from` to `to` in the same directory and makes the new name durable.
-pub fn durable_rename(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(from, to)?;
-    sync_directory(parent(to))
-}

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use walrust_core::config::{
     Resolved, ResolvedDatabase, RetentionPolicy, StoreSettings, SyncSettings, Unmatched,
 };
 use walrust_core::estimate::{self, Estimate};
 use walrust_core::store::StoreLocation;
 
+use super::report::lossy;
 use super::{Out, text};
 
 const TITLE: &str = "Configuration Summary";
@@ -36,19 +37,22 @@ impl NoFile {
 pub(crate) struct Explanation {
     config: PathBuf,
     s3: StoreSettings,
-    sync: Shown,
+    #[serde(skip)]
+    sync: SyncSettings,
+    #[serde(rename = "sync")]
+    shown: Shown,
     retention: RetentionPolicy,
     memory_limit: u64,
     databases: Vec<Entry>,
     estimate: Total,
 }
 
-/// Settings of `[sync]` as key and value, in the order of the documentation.
-#[derive(Debug, PartialEq, Eq)]
+/// Settings as key and value, in the order of the documentation.
+#[derive(Debug)]
 struct Shown(Vec<(&'static str, String)>);
 
 impl Serialize for Shown {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(key, value)| (*key, value.as_str())))
     }
 }
@@ -62,10 +66,6 @@ struct Entry {
     overrides: Shown,
     paused: bool,
     error: Option<String>,
-}
-
-fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&path.display())
 }
 
 /// An estimate in whole numbers.
@@ -104,7 +104,8 @@ impl Explanation {
         Self {
             config: config.to_owned(),
             s3: resolved.store.clone(),
-            sync: settings(&resolved.sync, &resolved.retention),
+            sync: resolved.sync.clone(),
+            shown: settings(&resolved.sync, &resolved.retention),
             retention: resolved.retention,
             memory_limit: resolved.memory_limit,
             databases: databases.chain(unmatched).collect(),
@@ -119,13 +120,10 @@ impl Explanation {
         out.line("");
         self.print_store(out);
         self.print_triggers(out);
-        let value = |key| self.sync.value(key);
         out.line("Compaction:");
-        out.line(format!(
-            "  After snapshot: {}",
-            enabled(value("compact_after_snapshot") == "true")
-        ));
-        let interval = self.sync.seconds("compact_interval");
+        let after = enabled(self.sync.compact_after_snapshot);
+        out.line(format!("  After snapshot: {after}"));
+        let interval = self.sync.compact_interval.map(in_words);
         let interval = interval.map_or("disabled".to_owned(), |length| format!("every {length}"));
         out.line(format!("  Interval:       {interval}"));
         out.line("");
@@ -148,24 +146,23 @@ impl Explanation {
     }
 
     fn print_triggers(&self, out: &mut Out) {
-        let length = |key| {
-            let length = self.sync.seconds(key);
-            length.unwrap_or_else(|| "disabled".to_owned())
-        };
+        let sync = &self.sync;
+        let or_disabled = |text: Option<String>| text.unwrap_or_else(|| "disabled".to_owned());
+        let interval = or_disabled(sync.snapshot_interval.map(in_words));
         out.line("Snapshot Triggers (global defaults):");
-        out.line(format!("  Interval:    {}", length("interval")));
-        let frames = match self.sync.value("max_changes") {
-            "off" => "disabled".to_owned(),
-            frames => format!("{frames} WAL frames"),
-        };
-        out.line(format!("  Max changes: {frames}"));
-        if let Some(length) = self.sync.seconds("max_interval") {
-            out.line(format!("  Max interval: {length}"));
+        out.line(format!("  Interval:    {interval}"));
+        let frames = sync
+            .max_changes
+            .map(|frames| format!("{frames} WAL frames"));
+        out.line(format!("  Max changes: {}", or_disabled(frames)));
+        if let Some(length) = sync.max_interval {
+            out.line(format!("  Max interval: {}", in_words(length)));
         }
-        out.line(format!("  On idle:     {}", length("on_idle")));
-        let on_startup = match self.sync.value("on_startup") {
-            "true" => "yes",
-            _ => "no",
+        let idle = or_disabled(sync.on_idle.map(in_words));
+        out.line(format!("  On idle:     {idle}"));
+        let on_startup = match sync.on_startup {
+            true => "yes",
+            false => "no",
         };
         out.line(format!("  On startup:  {on_startup}"));
         out.line("");
@@ -192,9 +189,7 @@ impl Explanation {
     }
 
     fn print_summary(&self, out: &mut Out) {
-        let value = |key| self.sync.value(key);
-        let automatic =
-            value("compact_after_snapshot") == "true" || value("compact_interval") != "off";
+        let automatic = self.sync.compact_after_snapshot || self.sync.compact_interval.is_some();
         out.line("Summary:");
         out.line(format!(
             "  Max snapshots retained per database: ~{}",
@@ -285,31 +280,28 @@ impl Entry {
     }
 }
 
-impl Shown {
-    fn value(&self, key: &str) -> &str {
-        let found = self.0.iter().find(|(known, _)| *known == key);
-        found.map_or("off", |(_, value)| value)
-    }
-
-    /// A length of time in words: `3600 seconds (60 minutes)`.
-    fn seconds(&self, key: &str) -> Option<String> {
-        let seconds: f64 = self.value(key).strip_suffix('s')?.parse().ok()?;
-        let minutes = seconds / 60.0;
-        Some(match minutes > 1.0 && minutes.fract() == 0.0 {
-            true => format!("{seconds} seconds ({minutes} minutes)"),
-            false => format!("{seconds} seconds"),
-        })
+/// A length of time in words: `3600 seconds (60 minutes)`.
+fn in_words(length: Duration) -> String {
+    let seconds = length.as_secs_f64();
+    let minutes = seconds / 60.0;
+    match minutes > 1.0 && minutes.fract() == 0.0 {
+        true => format!("{seconds} seconds ({minutes} minutes)"),
+        false => format!("{seconds} seconds"),
     }
 }
 
-/// Everything that a database may override, in the form in which overrides are listed.
-fn settings(sync: &SyncSettings, retention: &RetentionPolicy) -> Shown {
-    let length = |length: Option<Duration>| match length {
-        Some(length) => format!("{}s", length.as_secs_f64()),
-        None => "off".to_owned(),
+/// What a database may override, in the form in which overrides are listed.
+fn settings(sync: &SyncSettings, keep: &RetentionPolicy) -> Shown {
+    let length = |length: Option<Duration>| {
+        length.map_or("off".to_owned(), |length| {
+            format!("{}s", length.as_secs_f64())
+        })
     };
     let count = |count: Option<u64>| count.map_or("off".to_owned(), |count| count.to_string());
-    let keep = retention;
+    let tiers = format!(
+        "{}/{}/{}/{}",
+        keep.hourly, keep.daily, keep.weekly, keep.monthly
+    );
     Shown(vec![
         ("interval", length(sync.snapshot_interval)),
         ("max_changes", count(sync.max_changes.map(u64::from))),
@@ -321,13 +313,7 @@ fn settings(sync: &SyncSettings, retention: &RetentionPolicy) -> Shown {
             sync.compact_after_snapshot.to_string(),
         ),
         ("compact_interval", length(sync.compact_interval)),
-        (
-            "retention",
-            format!(
-                "{}/{}/{}/{}",
-                keep.hourly, keep.daily, keep.weekly, keep.monthly
-            ),
-        ),
+        ("retention", tiers),
         ("points", length(Some(keep.points))),
         ("minutes", length(Some(keep.minutes))),
         ("sync_interval", length(Some(sync.sync_interval))),

@@ -37,7 +37,7 @@ fn millis<S: Serializer>(length: &Duration, serializer: S) -> Result<S::Ok, S::E
     serializer.serialize_u64(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     // A path need not be UTF-8; JSON must be.
     serializer.serialize_str(&path.to_string_lossy())
 }

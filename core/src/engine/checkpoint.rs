@@ -148,7 +148,7 @@ impl CheckpointPolicy {
 
     /// Early enough that a single cycle that takes three times as long as all before does no harm.
     fn half(&self) -> u32 {
-        self.threshold / 2
+        (self.threshold / 2).max(1)
     }
 
     fn passive_at(&self) -> u32 {
@@ -160,7 +160,7 @@ impl CheckpointPolicy {
     fn burst_at(&self) -> u32 {
         let most = self.threshold.saturating_add(self.threshold / 4 * 3);
         most.saturating_sub(self.growth)
-            .clamp(self.follow_at(), self.half().max(self.follow_at()))
+            .clamp(self.follow_at(), self.half())
     }
 
     /// A checkpoint ended, which had the barrier or not. It began with a log of `began` frames and ended

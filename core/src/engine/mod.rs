@@ -37,6 +37,7 @@ mod worker;
 
 pub use crate::lease::Mode as LeaseMode;
 pub use anchor::Permission;
+pub(crate) use capture::PART_BYTES;
 pub use checkpoint::Barrier;
 pub use control::Asked;
 pub use counters::{Counters, Timings};

@@ -129,18 +129,8 @@ pub(super) fn open(
         None => Source::attach(&options.path, &options.attach)?,
     };
     let opening = Opening {
-        options,
-        scratch: disk.dir.scratch().to_owned(),
-        dir: disk.dir,
-        table: disk.table,
-        spool: disk.spool,
         remote: found.remote,
-        now: clock.now(),
-        source,
-        clock,
-        rewind: None,
-        held: None,
-        splice: None,
+        ..Opening::new(options, disk, source, clock)
     };
     opening.run(found.stream, found.files)
 }
@@ -153,21 +143,7 @@ pub(super) fn open_here(
     source: Source,
     clock: Clock,
 ) -> Result<Option<Opened>> {
-    let opening = Opening {
-        options,
-        scratch: disk.dir.scratch().to_owned(),
-        dir: disk.dir,
-        table: disk.table,
-        spool: disk.spool,
-        remote: None,
-        now: clock.now(),
-        source,
-        clock,
-        rewind: None,
-        held: None,
-        splice: None,
-    };
-    opening.run_here()
+    Opening::new(options, disk, source, clock).run_here()
 }
 
 /// Finds the place in the chain of what `capture` has followed until now. `queue` is what it captured, all of it
@@ -188,19 +164,15 @@ pub(super) fn reopen(
         levels: capture.levels,
         queue,
     };
-    let opening = Opening {
-        options,
-        scratch: capture.scratch,
+    let disk = Disk {
         dir: capture.dir,
         table: capture.table,
         spool: capture.spool,
+    };
+    let opening = Opening {
         remote: found.remote,
-        now: capture.clock.now(),
-        source: capture.source,
-        clock: capture.clock,
-        rewind: None,
         held: Some(held),
-        splice: None,
+        ..Opening::new(options, disk, capture.source, capture.clock)
     };
     opening.run(found.stream, found.files)
 }
@@ -289,6 +261,24 @@ struct Opening {
 }
 
 impl Opening {
+    /// Of what lies on the disk alone.
+    fn new(options: OpenOptions, disk: Disk, source: Source, clock: Clock) -> Self {
+        Self {
+            options,
+            scratch: disk.dir.scratch().to_owned(),
+            dir: disk.dir,
+            table: disk.table,
+            spool: disk.spool,
+            remote: None,
+            now: clock.now(),
+            source,
+            clock,
+            rewind: None,
+            held: None,
+            splice: None,
+        }
+    }
+
     fn run(mut self, stream: StreamId, mut files: Vec<Fetched>) -> Result<Opened> {
         // Whoever captured with it has proven it.
         let proof = match self.held {

@@ -28,7 +28,7 @@ use crate::lease::{HolderId, Lease, LeasePolicy};
 use crate::ltx::Header;
 use crate::manifest::FileKey;
 use crate::replica::refuse_replica;
-use crate::sqlite::{AttachOptions, Source, check_access};
+use crate::sqlite::{AttachOptions, DATABASE_HEADER_BYTES, Source, check_access};
 use crate::state::StateDir;
 use crate::store::{Layout, Put, Store};
 use crate::types::{DatabaseName, Txid};
@@ -39,8 +39,6 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 
 /// How often a file that is not there is looked for.
 const FILE_POLL: Duration = Duration::from_millis(500);
-/// A database has at least its header of so many bytes.
-const HEADER: u64 = 100;
 /// A session that lived this long was no failure.
 const LONG_SESSION: Duration = Duration::from_secs(60);
 /// How long the store may take to answer before a database is captured without it.
@@ -466,7 +464,7 @@ async fn wait_for_file(context: &Context) -> bool {
     let path = &context.options.path;
     loop {
         let is_there = match std::fs::metadata(path) {
-            Ok(file) => file.len() >= HEADER,
+            Ok(file) => file.len() >= DATABASE_HEADER_BYTES as u64,
             // Whatever else is wrong with it is told where it is opened.
             Err(error) => error.kind() != std::io::ErrorKind::NotFound,
         };

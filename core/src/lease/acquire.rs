@@ -16,7 +16,7 @@ use super::held::{Lease, Parts, Protection};
 use super::judge::{
     self, Ground, Known, LeasePolicy, Mode, Moment, RECHECK, Seen, Verdict, judge, next_stream,
 };
-use super::probe::{self, Trial};
+use super::probe;
 use super::record::{Holder, Record};
 
 /// How long a store without conditional writes is given before our lease must still stand there.
@@ -306,12 +306,7 @@ impl Bid<'_> {
     /// and a repeated request is not taken for our own.
     async fn conditions_hold(&self, key: &str, bytes: &Bytes) -> Result<bool> {
         let body = Bytes::from([bytes, b"\n".as_slice()].concat());
-        for how in [Put::new_object(), Put::over(probe::nowhere())] {
-            if probe::try_put(&*self.store, key, body.clone(), how).await? != Trial::Refused {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        probe::conditions_hold(&*self.store, key, |_| body.clone()).await
     }
 
     /// Without conditions: put, wait, and see whose lease stands there. Nothing if it is not ours.

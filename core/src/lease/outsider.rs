@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::probe::{Trial, nowhere, try_put};
+use super::probe::conditions_hold;
 use super::record::{HolderId, Record};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Layout, Put, Store, claim_key};
@@ -22,15 +22,7 @@ pub async fn conditional_writes_hold(store: &dyn Store, prefix: &KeyPrefix) -> R
         }
         Err(error) => return Err(error),
     }
-    let mut hold = Ok(true);
-    for (number, how) in [(1, Put::new_object()), (2, Put::over(nowhere()))] {
-        hold = try_put(store, &key, body(number), how)
-            .await
-            .map(|trial| trial == Trial::Refused);
-        if !matches!(hold, Ok(true)) {
-            break;
-        }
-    }
+    let hold = conditions_hold(store, &key, body).await;
     // Left behind it does no harm: nobody asks this holder anything.
     if let Err(error) = store.delete(&[key]).await {
         tracing::debug!(%error, "a probe stays");

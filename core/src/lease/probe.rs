@@ -28,7 +28,23 @@ pub(crate) async fn try_put(store: &dyn Store, key: &str, body: Bytes, how: Put)
     judge(store.put(key, body, how).await)
 }
 
-/// The same for the completion of a multipart upload that must not replace what stands there.
+/// Whether the store refuses what it must where an object stands at `key`: another creation, and the
+/// replacement of a version that is not there. `body` gives what each of them writes, which differs from what
+/// stands there.
+pub(crate) async fn conditions_hold(
+    store: &dyn Store,
+    key: &str,
+    body: impl Fn(u8) -> Bytes,
+) -> Result<bool> {
+    for (number, how) in [(1, Put::new_object()), (2, Put::over(nowhere()))] {
+        if try_put(store, key, body(number), how).await? != Trial::Refused {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// As [`try_put`], for the completion of a multipart upload that must not replace what stands there.
 pub(crate) async fn try_upload(store: &dyn Store, key: &str, body: Bytes) -> Result<Trial> {
     let mut upload = store.begin_upload(key, Put::new_object()).await?;
     let sent = upload.part(body).await;

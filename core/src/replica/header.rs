@@ -17,10 +17,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::sqlite::DATABASE_HEADER_BYTES;
 use crate::types::PageCount;
-
-/// Bytes of the header. Source: SQLite file format, section 1.3.
-pub(super) const HEADER_BYTES: usize = 100;
 
 /// What may differ between a source's page 1 and its replica's.
 const MASKED: [Range<usize>; 4] = [18..20, 24..32, 40..44, 92..100];
@@ -33,7 +31,7 @@ const ENCODING: Range<usize> = 56..60;
 
 /// The first 100 bytes of page 1 as the source has them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TrueHeader([u8; HEADER_BYTES]);
+pub struct TrueHeader([u8; DATABASE_HEADER_BYTES]);
 
 impl TrueHeader {
     /// The header of a source's page 1; nothing for what is shorter than any page.
@@ -166,10 +164,10 @@ impl<'de> Deserialize<'de> for TrueHeader {
 
 fn parse(text: &str) -> Option<TrueHeader> {
     let digits = text.as_bytes();
-    if digits.len() != 2 * HEADER_BYTES {
+    if digits.len() != 2 * DATABASE_HEADER_BYTES {
         return None;
     }
-    let mut bytes = [0; HEADER_BYTES];
+    let mut bytes = [0; DATABASE_HEADER_BYTES];
     for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
         let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
         *byte = u8::try_from(high? * 16 + low?).ok()?;

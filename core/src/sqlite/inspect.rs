@@ -10,6 +10,7 @@ use super::claim::{Claim, FileId};
 use super::view::{DatabaseHeader, HeaderKind, SqliteVersion};
 use super::volume::{self, Ownership};
 use crate::error::{Error, ErrorKind, Result};
+use crate::types::PageSize;
 
 /// What a look shows. Each error is the one with which attaching would be refused.
 #[derive(Debug)]
@@ -79,4 +80,20 @@ fn header(path: &Path) -> Result<Header> {
         }),
         HeaderKind::Foreign => Err(unsupported("is no SQLite database, or an encrypted one")),
     }
+}
+
+/// The page size that the header of the database at `path` names. Not for a database that this process has
+/// attached: closing a descriptor of it would drop our own locks (invariant 10).
+///
+/// # Errors
+/// Those of reading, and `Corrupt` where the header names none.
+pub fn page_size_of(path: &Path) -> Result<PageSize> {
+    let mut header = [0; 18];
+    File::open(path)
+        .and_then(|file| file.read_exact_at(&mut header, 0))
+        .map_err(|error| Error::io(path.display(), error))?;
+    let size = u16::from_be_bytes([header[16], header[17]]);
+    PageSize::from_database_header(size).ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, "its header names no page size").on(path.display())
+    })
 }

@@ -48,11 +48,11 @@ pub use barrier::{Barrier, WriteHold};
 pub use check::{Checked, integrity_check, quick_check};
 pub use claim::FileId;
 pub use connection::require_compile_options;
-pub use inspect::{Facts, Header, inspect};
+pub use inspect::{Facts, Header, inspect, page_size_of};
 pub use oneshot::{CopyEvent, OneShot, PageSink};
 pub use probe::Peek;
 pub use source::{Checkpointed, Identity, Side, Source};
-pub use view::{SqliteVersion, View};
+pub use view::{DATABASE_HEADER_BYTES, SqliteVersion, View};
 pub use writer::{ClosedToOthers, Committed, PageTransaction, PageWriter, check_volume};
 
 /// The version of the SQLite in this program.

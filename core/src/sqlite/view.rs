@@ -65,6 +65,9 @@ pub(super) struct DatabaseHeader {
     pub(super) sqlite_version: Option<SqliteVersion>,
 }
 
+/// Bytes of a database's header, which page 1 begins with. Source: SQLite file format, section 1.3.
+pub const DATABASE_HEADER_BYTES: usize = 100;
+
 /// What the first bytes of a file say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum HeaderKind {
@@ -73,7 +76,7 @@ pub(super) enum HeaderKind {
 }
 
 impl DatabaseHeader {
-    pub(super) const BYTES: usize = 100;
+    pub(super) const BYTES: usize = DATABASE_HEADER_BYTES;
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
     /// Source: SQLite file format, section 1.3.

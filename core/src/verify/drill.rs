@@ -16,9 +16,9 @@ use crate::restore::{
     LeaveState, Overwrite, Progress, RestoreReport, RestoreRequest, RestoreTarget, Silent, Verify,
     joined, points, restore,
 };
-use crate::sqlite::{Checked, integrity_check};
+use crate::sqlite::{Checked, integrity_check, page_size_of};
 use crate::store::{Layout, Store};
-use crate::types::{DatabaseName, DatabaseSum, PageNumber, PageSize, PageSum, Timestamp, Txid};
+use crate::types::{DatabaseName, DatabaseSum, PageNumber, PageSum, Timestamp, Txid};
 
 /// Which state to restore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -224,16 +224,4 @@ fn sums_of(path: &Path) -> Result<(DatabaseSum, u64)> {
         page = number.next();
     }
     Ok((sum, bytes))
-}
-
-/// The page size that the database's own header names.
-fn page_size_of(path: &Path) -> Result<PageSize> {
-    let mut header = [0; 18];
-    File::open(path)
-        .and_then(|mut file| file.read_exact(&mut header))
-        .map_err(|error| Error::io(path.display(), error))?;
-    let size = u16::from_be_bytes([header[16], header[17]]);
-    PageSize::from_database_header(size).ok_or_else(|| {
-        Error::new(ErrorKind::Corrupt, "its header names no page size").on(path.display())
-    })
 }
