@@ -15,7 +15,7 @@ use serde_json::Value;
 use walrust_tests::process::{Process, Signal};
 use walrust_tests::program::{
     App, Watch, assert_every_point, assert_newest, assert_no_rebase, files_of_kind, list, points,
-    restore, restored_commits, ship, walrust,
+    restore, restored_commits, ship, walrust, walrust_configured,
 };
 use walrust_tests::scene::Scene;
 use walrust_tests::server::{Action, Server};
@@ -522,4 +522,55 @@ fn readers_of_the_shm_see_a_watcher_started_before_the_application() {
     watch.drain();
     assert_every_point(&scene);
     assert_no_rebase(&scene);
+}
+
+#[test]
+fn a_checkpoint_in_between_holds_no_later_commit_back() {
+    let scene = Scene::new("in-phase", "a.db");
+    let configuration = scene.path().join("walrust.toml");
+    let text = format!(
+        "[s3]\nbucket = '{}'\n[sync]\nsync_interval = '400ms'\ncheckpoint_pages = 200\n\
+         [[databases]]\npath = '{}'\n",
+        scene.bucket.url(),
+        scene.database().display()
+    );
+    fs::write(&configuration, text).unwrap();
+    // A calm writer: the log is checkpointed every second or so, in the middle of an interval.
+    let spec = Spec {
+        rate: Some(50.0),
+        autocheckpoint: 0,
+        ..scene.spec(5)
+    };
+    let app = App::ready(&spec);
+    let mut command = walrust_configured(&scene.bucket, &configuration, "watch");
+    let watch = Watch {
+        process: Process::spawn(command.args(["--no-metrics", "--json"])),
+    };
+    std::thread::sleep(Duration::from_secs(8));
+    app.stop();
+    let ended = watch.stop().expect_success();
+
+    // From the last commit that an object holds to the moment at which the object was stored.
+    let oracle = scene.oracle();
+    let listed = list(&scene.bucket, "a.db");
+    let files = listed["files"].as_array().unwrap();
+    let late = |event: &Value| -> Option<i64> {
+        let file = files.iter().find(|file| {
+            file["max_txid"] == event["txid"] && file["kind"].as_str() == Some("incremental")
+        })?;
+        let commit = *oracle.with_digest(file["digest"].as_str()?).first()?;
+        let stored: jiff::Timestamp = event["time"].as_str()?.parse().ok()?;
+        let mut commits = oracle.commits().iter();
+        let commit = commits.find(|known| known.seq == commit)?;
+        Some(stored.as_millisecond() - commit.after)
+    };
+    let events = ended.stdout.lines();
+    let events = events.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let lateness: Vec<i64> = events
+        .filter(|event| event["event"] == "sync")
+        .filter_map(|event| late(&event))
+        .collect();
+    assert!(lateness.len() > 15, "{lateness:?}");
+    let late = lateness.iter().filter(|millis| **millis > 200).count();
+    assert!(late < lateness.len() / 3, "{lateness:?}");
 }

@@ -151,6 +151,9 @@ pub(super) struct Session<'w> {
     upload: Option<JoinHandle<Result<Shipped>>>,
     upload_retry: Option<Backoff>,
     last_ship: Option<Instant>,
+    /// More was captured by then than that object could hold: the rest was due too, and would be late in each
+    /// interval to come.
+    left_behind: bool,
     image: Option<Image>,
     image_retry: Option<Backoff>,
     index: Index,
@@ -190,6 +193,7 @@ impl<'w> Session<'w> {
             upload: None,
             upload_retry: None,
             last_ship: None,
+            left_behind: false,
             image: None,
             image_retry: None,
             index: Index::new(context, now),

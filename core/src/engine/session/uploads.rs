@@ -19,7 +19,9 @@ impl Session<'_> {
     pub(super) fn ship_at(&self, now: Instant) -> Instant {
         let hurried = self.stop_by.is_some() || !self.sync_waiters.is_empty();
         match self.last_ship {
-            Some(last) if !hurried && !self.is_backlogged() => last + self.policy.spacing(),
+            Some(last) if !hurried && !self.left_behind && !self.is_backlogged() => {
+                last + self.policy.spacing()
+            }
             Some(_) | None => now,
         }
     }
@@ -100,6 +102,7 @@ impl Session<'_> {
             target, key, header, body, PART_BYTES, put,
         )));
         self.last_ship = Some(now);
+        self.left_behind = self.queue.len() > self.sending().max(1);
     }
 
     /// The oldest file was stored, or not.
