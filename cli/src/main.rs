@@ -6,7 +6,6 @@ mod exit;
 mod near;
 mod output;
 mod settings;
-mod signals;
 mod telemetry;
 mod wire;
 

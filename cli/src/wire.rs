@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walrust_core::clock::Clock;
 use walrust_core::config::{
-    LeaseMode, MetricsSettings, ReplicateSettings, Resolved, RetentionPolicy, StoreSettings,
+    MetricsSettings, ReplicateSettings, Resolved, RetentionPolicy, StoreSettings,
 };
 use walrust_core::doctor::{self, Report};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
@@ -20,7 +20,7 @@ use walrust_core::restore::{
 };
 use walrust_core::retention::{self, CompactReport, CompactRequest, DryRun, Writer};
 use walrust_core::serve::{Board, Facts, Mode, Serving};
-use walrust_core::store::{Layout, Meter, Store, StoreLocation};
+use walrust_core::store::{Layout, Meter, Store};
 use walrust_core::types::{DatabaseName, KeyPrefix, Timestamp, Txid};
 use walrust_core::verify::{self, DrillReport, DrillRequest, Fix, VerifyReport, VerifyRequest};
 use walrust_core::{Error, ErrorKind, Result};
@@ -203,7 +203,7 @@ async fn engine_options(
         databases: databases.cloned().collect(),
         permission,
         checksums: settings.checksums,
-        lease: lease_mode(settings.lease),
+        lease: settings.lease.into(),
         lease_duration: settings.lease_duration,
         until,
         memory_limit: resolved.memory_limit,
@@ -212,39 +212,14 @@ async fn engine_options(
     })
 }
 
-fn lease_mode(mode: LeaseMode) -> engine::LeaseMode {
-    match mode {
-        LeaseMode::Enforce => engine::LeaseMode::Enforce,
-        LeaseMode::Observe => engine::LeaseMode::Observe,
-        LeaseMode::Off => engine::LeaseMode::Off,
-    }
-}
-
-/// A store to read from, and the prefix in it. A directory must be there: one that is not mounted is no
-/// empty store.
 async fn open(settings: &StoreSettings) -> Result<(Arc<dyn Store>, KeyPrefix)> {
-    if let StoreLocation::File { root } = &settings.location {
-        let there = std::fs::metadata(root).map_err(|error| Error::io(root.display(), error))?;
-        if !there.is_dir() {
-            let message = "not a directory";
-            return Err(Error::new(ErrorKind::Invalid, message).on(root.display()));
-        }
-    }
-    let store = walrust_core::store::open(&settings.store_config()).await?;
-    Ok((store, settings.location.prefix()))
+    settings.open_to_read().await
 }
 
-/// Whether the bucket has anything of this database: known from a complete listing, never from an error
-/// (R142).
+/// Whether the bucket has anything of this database.
 pub(crate) async fn has_backup(settings: &StoreSettings, name: &DatabaseName) -> Result<bool> {
     let (store, prefix) = open(settings).await?;
-    let folder = Layout::new(prefix.clone(), name.clone()).folder();
-    let page = store.list(&folder, None).await?;
-    if page.objects.is_empty() && !page.more {
-        return Ok(false);
-    }
-    // What lies there may belong to a longer name.
-    Ok(discover(&*store, &prefix).await?.contains(name))
+    restore::has_backup(&*store, &prefix, name).await
 }
 
 /// The names of all databases of a bucket.
@@ -314,7 +289,7 @@ pub(crate) async fn verify(
 ) -> Result<VerifyReport> {
     let (store, prefix) = open(settings).await?;
     let policy = LeasePolicy {
-        mode: lease_mode(settings.lease),
+        mode: settings.lease.into(),
         duration: settings.lease_duration,
         ..LeasePolicy::default()
     };

@@ -11,6 +11,7 @@ pub mod lease;
 pub mod ltx;
 pub mod manifest;
 pub mod memory;
+pub mod process;
 pub mod replica;
 pub mod report;
 pub mod restore;

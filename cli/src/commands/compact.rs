@@ -1,6 +1,7 @@
 //! `walrust compact`, also called `prune` (R86 to R100).
 
 use walrust_core::config::{RetentionLayer, StoreSettings, streams};
+use walrust_core::process::Signals;
 use walrust_core::report::{JobEntry, Task};
 use walrust_core::retention::{CompactReport, DryRun};
 use walrust_core::types::{DatabaseName, Timestamp, Txid};
@@ -14,7 +15,6 @@ use crate::exit::{Failed, tell};
 use crate::output::Out;
 use crate::output::compaction::{CompactAllEntry, CompactAllReport, print_compaction};
 use crate::settings::Settings;
-use crate::signals::Signals;
 use crate::wire;
 
 /// Compacts one database, or all of the configuration.

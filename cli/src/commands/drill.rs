@@ -1,6 +1,7 @@
 //! `walrust drill`: a restore to scratch, for proof.
 
 use walrust_core::ErrorKind;
+use walrust_core::process::Signals;
 use walrust_core::report::{JobEntry, Task};
 use walrust_core::verify::{DrillReport, DrillRequest, DrillTarget};
 
@@ -11,7 +12,6 @@ use crate::exit::Failed;
 use crate::output::Out;
 use crate::output::verification::DrillsReport;
 use crate::settings::Settings;
-use crate::signals::Signals;
 use crate::wire;
 
 /// Drills the databases named, or all.

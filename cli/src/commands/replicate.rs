@@ -4,6 +4,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use walrust_core::config::StoreSettings;
+use walrust_core::process::Signals;
 use walrust_core::replica::ReplicaEvent;
 use walrust_core::{Error, Result};
 
@@ -13,7 +14,6 @@ use crate::exit::Failed;
 use crate::output::events::Printer;
 use crate::output::{Out, text};
 use crate::settings::Settings;
-use crate::signals::Signals;
 use crate::wire::{self, ReplicaJob};
 
 /// Events between the replica and the printer; the printer never waits, so a few are enough.

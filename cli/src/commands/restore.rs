@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use walrust_core::config::StoreSettings;
-use walrust_core::restore::RestoreTarget;
+use walrust_core::process::Signals;
+use walrust_core::restore::{RestoreTarget, is_there};
 use walrust_core::types::DatabaseName;
 use walrust_core::{Error, ErrorKind, Result};
 
@@ -14,7 +15,6 @@ use crate::output::Out;
 use crate::output::progress::Bar;
 use crate::output::report::{Outcome, RestoreAllEntry, RestoreAllReport, RestoreReport};
 use crate::settings::Settings;
-use crate::signals::Signals;
 use crate::wire::{self, RestoreJob};
 
 /// Restores one database, or all of the configuration.
@@ -195,26 +195,24 @@ impl Work {
             let message = "a TXID counts the transactions of one database: --all takes a time";
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let streams = streams::configured(settings, &self.store).await?;
+        let streams = match self.how.if_missing {
+            true => streams::missing(settings, &self.store).await?,
+            false => streams::configured(settings, &self.store).await?,
+        };
         let jobs: Vec<_> = streams
             .into_iter()
             .map(|stream| (stream.name, stream.path))
             .collect();
-        if jobs.is_empty() {
+        // A pattern may mean nothing: the bucket has nothing of it, or its directory is in use.
+        let names_one = settings
+            .file()
+            .is_some_and(|file| !file.databases.is_empty());
+        if jobs.is_empty() && !(names_one && self.how.if_missing) {
             return Err(
                 Error::new(ErrorKind::Invalid, "the configuration names no database")
                     .hint("add [[databases]] to walrust.toml, or name one to restore"),
             );
         }
         Ok(jobs)
-    }
-}
-
-/// Whether something stands at `output`, a dangling link included.
-fn is_there(output: &Path) -> Result<bool> {
-    match std::fs::symlink_metadata(output) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io(output.display(), error)),
     }
 }

@@ -1,5 +1,6 @@
 //! `walrust snapshot` (R33 to R40).
 
+use walrust_core::process::Signals;
 use walrust_core::{Error, ErrorKind};
 
 use super::runtime;
@@ -7,7 +8,6 @@ use crate::exit::Failed;
 use crate::output::Out;
 use crate::output::progress::Bar;
 use crate::settings::Settings;
-use crate::signals::Signals;
 use crate::wire;
 
 /// Takes one snapshot.

@@ -1,6 +1,6 @@
 //! Which databases `--all` means.
 
-use walrust_core::config::{StoreSettings, streams};
+use walrust_core::config::{File, StoreSettings, streams};
 use walrust_core::types::DatabaseName;
 use walrust_core::{Error, ErrorKind, Result};
 
@@ -13,9 +13,24 @@ pub(super) async fn configured(
     settings: &Settings,
     store: &StoreSettings,
 ) -> Result<Vec<streams::Stream>> {
-    let Some(file) = settings.file() else {
-        return Ok(Vec::new());
-    };
+    match settings.file() {
+        Some(file) => of(file, store).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The same for a restore of what is missing: patterns whose directories are in use mean nothing.
+pub(super) async fn missing(
+    settings: &Settings,
+    store: &StoreSettings,
+) -> Result<Vec<streams::Stream>> {
+    match settings.file() {
+        Some(file) => of(&streams::without_used_patterns(file)?, store).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+async fn of(file: &File, store: &StoreSettings) -> Result<Vec<streams::Stream>> {
     let stored = match streams::has_pattern(file) {
         true => wire::names(store).await?,
         false => Vec::new(),

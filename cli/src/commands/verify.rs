@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use walrust_core::config::StoreSettings;
+use walrust_core::process::Signals;
 use walrust_core::report::{JobEntry, JobReport, Task};
 use walrust_core::types::{DatabaseName, Timestamp, Txid};
 use walrust_core::verify::VerifyReport;
@@ -15,7 +16,6 @@ use crate::output::Out;
 use crate::output::progress::Bar;
 use crate::output::verification::{VerifyAllEntry, VerifyAllReport, announce, print};
 use crate::settings::Settings;
-use crate::signals::Signals;
 use crate::wire;
 
 /// Verifies one database, or all.

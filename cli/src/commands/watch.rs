@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use walrust_core::config::{Resolved, Unmatched};
 use walrust_core::engine::{Permission, Unfinished, WatchEvent};
+use walrust_core::process::Signals;
 use walrust_core::{Error, ErrorKind, Result};
 
 use super::app::{App, ended_before};
@@ -18,7 +19,6 @@ use crate::exit::Failed;
 use crate::output::Out;
 use crate::output::events::Printer;
 use crate::settings::Settings;
-use crate::signals::Signals;
 use crate::wire::{self, WatchOptions};
 
 /// Events between the engine and the printer; the printer never waits, so a few are enough.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -13,9 +14,9 @@ use super::metrics::MetricsLayer;
 use super::proxy::ProxyAddress;
 use super::retention::RetentionPolicy;
 use super::value::{count_or_off, or_off};
-use crate::error::Result;
-use crate::store::{self, Credentials, StoreConfig, StoreLocation};
-use crate::types::{DatabaseName, Txid};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{self, Credentials, Store, StoreConfig, StoreLocation};
+use crate::types::{DatabaseName, KeyPrefix, Txid};
 
 /// `[s3]`: what one source says about the store.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -130,6 +131,24 @@ fn shown<S: Serializer>(location: &StoreLocation, serializer: S) -> Result<S::Ok
 }
 
 impl StoreSettings {
+    /// The store, to read from, and the prefix in it. A directory must be there: one that is not mounted is no
+    /// empty store.
+    ///
+    /// # Errors
+    /// Those of [`store::open`], and those of a directory that is none.
+    pub async fn open_to_read(&self) -> Result<(Arc<dyn Store>, KeyPrefix)> {
+        if let StoreLocation::File { root } = &self.location {
+            let there =
+                std::fs::metadata(root).map_err(|error| Error::io(root.display(), error))?;
+            if !there.is_dir() {
+                let message = "not a directory";
+                return Err(Error::new(ErrorKind::Invalid, message).on(root.display()));
+            }
+        }
+        let store = store::open(&self.store_config()).await?;
+        Ok((store, self.location.prefix()))
+    }
+
     /// What the store must be told.
     pub fn store_config(&self) -> StoreConfig {
         let mut config = StoreConfig::new(self.location.clone());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Entry, File, RetentionLayer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::state::database_of_state;
 use crate::types::DatabaseName;
 
 /// A database in the bucket and the file that it is of.
@@ -22,6 +23,47 @@ pub struct Stream {
 /// Whether some entry is a pattern, so that [`of`] needs the names that the bucket holds.
 pub fn has_pattern(file: &File) -> bool {
     file.databases.iter().any(|entry| pattern(entry).is_some())
+}
+
+/// `file` without the patterns whose directories hold a match, or what we keep beside one: an application that
+/// deleted one of many databases does not want it back. For restores of what is missing.
+///
+/// # Errors
+/// A directory that cannot be read, which is no empty one; Invalid for what is no pattern.
+pub fn without_used_patterns(file: &File) -> Result<File> {
+    let mut file = file.clone();
+    let mut unused = Vec::with_capacity(file.databases.len());
+    for entry in std::mem::take(&mut file.databases) {
+        let used = match pattern(&entry) {
+            Some(text) => is_used(&entry.path, &text)?,
+            None => false,
+        };
+        if !used {
+            unused.push(entry);
+        }
+    }
+    file.databases = unused;
+    Ok(file)
+}
+
+fn is_used(path: &Path, text: &str) -> Result<bool> {
+    let pattern = super::databases::glob_pattern(text, path)?;
+    let directory = crate::fs::parent(path);
+    let failed = |error| Error::io(directory.display(), error);
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        let database = database_of_state(&name).unwrap_or(&name);
+        if super::databases::is_match(&pattern, database) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The streams of `file`: of each entry that names one file, and of each name in `stored` that a pattern

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::config;
 use crate::types::{Epoch, Lineage, StreamId, Timestamp};
 
 use super::record::{Holder, Record};
@@ -54,6 +55,16 @@ pub enum Mode {
     Observe,
     /// No lease is read or written.
     Off,
+}
+
+impl From<config::LeaseMode> for Mode {
+    fn from(mode: config::LeaseMode) -> Self {
+        match mode {
+            config::LeaseMode::Enforce => Self::Enforce,
+            config::LeaseMode::Observe => Self::Observe,
+            config::LeaseMode::Off => Self::Off,
+        }
+    }
 }
 
 /// What becomes of an owner whose stream is idle.

@@ -36,6 +36,23 @@ pub async fn discover(store: &dyn Store, prefix: &KeyPrefix) -> Result<Vec<Datab
     Ok(names)
 }
 
+/// Whether the store has anything of this database: known from a complete listing, never from an error (R142).
+///
+/// Errors: those of the store.
+pub async fn has_backup(
+    store: &dyn Store,
+    prefix: &KeyPrefix,
+    name: &DatabaseName,
+) -> Result<bool> {
+    let folder = Layout::new(prefix.clone(), name.clone()).folder();
+    let page = store.list(&folder, None).await?;
+    if page.objects.is_empty() && !page.more {
+        return Ok(false);
+    }
+    // What lies there may belong to a longer name.
+    Ok(discover(store, prefix).await?.contains(name))
+}
+
 async fn look(store: &dyn Store, prefix: &KeyPrefix, folder: String) -> Result<Looked> {
     let name = folder.strip_prefix(&prefix.join("")).unwrap_or_default();
     // A name that walrust never gives is nobody's database, and neither is anything below it.

@@ -31,6 +31,7 @@ mod arrive;
 mod canvas;
 mod discover;
 mod feed;
+mod fill;
 mod find;
 mod frames;
 mod image;
@@ -51,7 +52,8 @@ mod ways;
 
 pub(crate) use arrive::{Arrived, fetch_all, read};
 pub use canvas::PageSink;
-pub use discover::discover;
+pub use discover::{discover, has_backup};
+pub use fill::{Filled, NoBackup, fill, is_there};
 pub(crate) use image::Image;
 pub(crate) use large::{Section, Source, Surface, Target, joined};
 pub use list::{

@@ -206,6 +206,11 @@ fn state_name(name: &OsStr) -> OsString {
     OsStr::from_bytes(&whole).to_owned()
 }
 
+/// The database whose state directory is called `name`, if one may be; a name that was too long is not told whole.
+pub(crate) fn database_of_state(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix("-walrust")
+}
+
 fn take_lock(folder: &Folder, database: &Path) -> Result<File> {
     for attempt in 1.. {
         let lock = folder.writable(LOCK)?;

@@ -52,6 +52,7 @@ mod tests;
 
 pub use boot::Boot;
 pub use control::{ControlSocket, Incoming, Op, Request, ask_watcher};
+pub(crate) use dir::database_of_state;
 pub use dir::{Holder, Peek, StateDir};
 pub use entries::Entries;
 pub use folder::Damage;

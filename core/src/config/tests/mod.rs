@@ -3,6 +3,7 @@
 mod files;
 mod names;
 mod sources;
+mod streams;
 
 use std::path::Path;
 

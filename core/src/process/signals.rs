@@ -2,17 +2,22 @@
 
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind, signal};
-use walrust_core::{Error, ErrorKind, Result};
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// Both signals that ask a process to end.
-pub(crate) struct Signals {
+#[derive(Debug)]
+pub struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
 }
 
 impl Signals {
-    /// From now on they no longer kill the process.
-    pub(crate) fn listen() -> Result<Self> {
+    /// From now on they no longer kill the process. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(|error| Error::io("signals", error));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
@@ -21,7 +26,7 @@ impl Signals {
     }
 
     /// Waits for the next one, and says which it is.
-    pub(crate) async fn next(&mut self) -> Signal {
+    pub async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::INT,
             _ = self.terminate.recv() => Signal::TERM,
@@ -29,10 +34,7 @@ impl Signals {
     }
 
     /// `work`, unless a signal comes first: then it is dropped, which removes what it staged.
-    pub(crate) async fn interrupting<T>(
-        mut self,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
+    pub async fn interrupting<T>(mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             result = work => result,
             _ = self.next() => Err(Error::new(ErrorKind::Cancelled, "stopped by a signal")),
