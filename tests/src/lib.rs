@@ -3,7 +3,8 @@
 //! The oracle is bytes. An application writes through a [`record::Recorder`], which keeps a log of its
 //! commits with the image that SQLite showed after each; [`oracle::Oracle`] reads that log and says which
 //! commit a restored file is. [`program`] drives the binary, [`bucket`] names the stores it writes to:
-//! a folder, a real server ([`weed`]), or an in-process one that can fail on demand ([`server`]).
+//! a folder, a real server ([`weed`]), or an in-process one that can fail on demand ([`server`]). [`cluster`] is a real
+//! Kubernetes API server.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,6 +14,7 @@
 
 pub mod bank;
 pub mod bucket;
+pub mod cluster;
 pub mod litestream;
 pub mod locks;
 pub mod oracle;

@@ -1,7 +1,6 @@
 //! SeaweedFS on loopback: a real S3 server that honours conditional writes.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::bucket::{ACCESS_KEY, Bucket, SECRET_KEY};
 use crate::process::{Process, Signal};
-use crate::support::{installed, plain_request, scratch, until};
+use crate::support::{free_ports, installed, plain_request, scratch, until};
 
 /// A running server.
 pub struct Weed {
@@ -124,15 +123,4 @@ fn command(folder: &Path, ports: &[u16]) -> Command {
         command.env_remove(name);
     }
     command
-}
-
-/// Ports that were free a moment ago; all are held until the last is found, so that they differ.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().unwrap().port())
-        .collect()
 }
