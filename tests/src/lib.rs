@@ -14,6 +14,7 @@
 
 pub mod bank;
 pub mod bucket;
+pub mod chart;
 pub mod cluster;
 pub mod litestream;
 pub mod locks;
