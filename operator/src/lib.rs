@@ -1,9 +1,21 @@
 //! The operator: what a `WalrustBackup` becomes in a cluster.
 //!
+//! ```text
+//! WalrustBackup + Settings -> render (pure) -> ConfigMap, CronJobs
+//! WalrustRestore           -> render (pure) -> Job
+//! pod + WalrustBackup      -> inject (pure) -> JSON patch
+//! ```
+//!
 //! | module | what |
 //! |---|---|
 //! | [`api`] | the two kinds, with their rules, and the labels that users write |
+//! | [`render`] | resource and settings -> objects |
+//! | [`inject`] | pod and resource -> a patch, or the reason why not |
+//! | [`offline`] | both of these for files |
 //! | [`yaml`] | YAML in and out |
 
 pub mod api;
+pub mod inject;
+pub mod offline;
+pub mod render;
 pub mod yaml;
