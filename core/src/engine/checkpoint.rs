@@ -1,4 +1,4 @@
-//! When we checkpoint the WAL ourselves, and how politely (DESIGN section 4, step 6). Pure.
+//! When we checkpoint the WAL ourselves, and how politely. Pure.
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
-//! Snapshots and merged files, streamed from the moving database without holding it (DESIGN section 4,
-//! "A snapshot holds no read transaction").
+//! Snapshots and merged files, streamed from the moving database without holding it.
 //!
 //! A job stands for the pages of some set as they were at one TXID. It reads them in order from the
 //! transaction that capture rests on. Before capture moves on, it gives the job the old version of

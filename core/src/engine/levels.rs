@@ -1,4 +1,4 @@
-//! Merged files: which pages changed since each boundary, and when a period is over (DESIGN section 6).
+//! Merged files: which pages changed since each boundary, and when a period is over.
 //!
 //! Level 0001 ends at the last point of each UTC minute, 0002 of each hour, 0003 of each day. The
 //! files are written from our own read snapshot, so nothing is downloaded for them.

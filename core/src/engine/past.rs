@@ -1,5 +1,5 @@
 //! What changed since each boundary before this run: from the sets that were saved, and from the page indexes of
-//! the files behind them (DESIGN section 6).
+//! the files behind them.
 //!
 //! Sets that stand exactly where capture resumes cost nothing. Those that lag are completed by the files in
 //! between. Without any, the newest merged file of each level shows its boundary, and the files behind it,

@@ -2,7 +2,7 @@
 //!
 //! A page that a shrink cut off and a later commit brought back has, in between, no content. SQLite
 //! may bring it back without a frame (a page that goes straight to the freelist), so an older frame of
-//! it in the same batch is stale. Source: DESIGN "Encode", tried with `incremental_vacuum`.
+//! it in the same batch is stale. Tried with `incremental_vacuum`.
 
 use crate::types::{PageCount, PageNumber};
 

@@ -5,7 +5,7 @@
 //!
 //! [`Source`] is one attached database. Two connections take turns: begin the newer read transaction,
 //! capture up to what it sees, end the older one. No instant is uncovered, and once the WAL is copied
-//! back the turn lands on read mark 0, so that the WAL restarts by itself (DESIGN.md section 4).
+//! back the turn lands on read mark 0, so that the WAL restarts by itself.
 //!
 //! # Invariants
 //!

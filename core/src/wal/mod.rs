@@ -9,7 +9,7 @@
 //! # Invariants
 //!
 //! * Nothing behind the given end is read: it may be uncommitted, rolled back, or about to be
-//!   rewritten in place with the same salts (DESIGN.md section 4, step 3).
+//!   rewritten in place with the same salts.
 //! * A [`WalCursor`] is only made where the bytes were verified: by a scan that came to its end, by the
 //!   WAL's own checked header, or from the snapshot of a read transaction.
 //!
