@@ -45,6 +45,7 @@ mod local;
 mod make;
 mod proof;
 mod renew;
+mod rhythm;
 mod run;
 mod source;
 mod state_file;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Happening, ReplicaEvent};
 use super::follow::{Batch, Follower, blocking};
 use super::home::{Home, Replace};
+use super::rhythm::Rhythm;
 use super::status::{ReplicaCondition, ReplicaStatus};
 use crate::clock::Clock;
 use crate::engine::StandingError;
@@ -105,6 +107,7 @@ impl Replica {
         let home = blocking(move || Home::open(&local, source, replace, network, clock)).await?;
         let (store, layout) = (options.store.clone(), options.layout.clone());
         let follower = Follower::new(store, layout, Arc::new(home), stop);
+        let interval = options.interval;
         Keeper {
             options: self.options,
             events: self.events,
@@ -112,6 +115,7 @@ impl Replica {
             at_head: false,
             seen: false,
             failures: 0,
+            rhythm: Rhythm::new(interval),
         }
         .run(follower)
         .await
@@ -145,12 +149,14 @@ struct Keeper {
     /// Whether the source was looked at with success.
     seen: bool,
     failures: u32,
+    rhythm: Rhythm,
 }
 
 impl Keeper {
     async fn run(mut self, mut follower: Follower) -> Result<()> {
         let stop = follower.stop.clone();
         let ended = loop {
+            let began = Instant::now();
             let (batch, polled) = follower.poll().await;
             let now = self.options.clock.now();
             self.note(&follower, &batch, now);
@@ -168,7 +174,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
-                () = tokio::time::sleep(self.pause()) => {}
+                () = self.pause(began, batch.files > 0) => {}
             }
         };
         let closed = follower.close().await;
@@ -182,16 +188,17 @@ impl Keeper {
         once || foreign || (!self.seen && is_permanent(error.kind()))
     }
 
-    /// The interval, and longer after failures.
-    fn pause(&self) -> Duration {
+    /// Waits for the next look: about an interval after the last one `began`, and longer after failures.
+    fn pause(&mut self, began: Instant, news: bool) -> Sleep {
         let interval = self.options.interval;
         if self.failures == 0 {
-            return interval;
+            return sleep_until(began + self.rhythm.next(news));
         }
+        self.rhythm = Rhythm::new(interval);
         let longest = LONGEST_PAUSE.max(interval);
         let doubled = interval.saturating_mul(1 << self.failures.min(16));
         // Replicas of one source do not come back together.
-        doubled.min(longest).mul_f64(0.75 + fastrand::f64() / 4.0)
+        sleep(doubled.min(longest).mul_f64(0.75 + fastrand::f64() / 4.0))
     }
 
     /// Takes down what the replica holds now and what was seen of its source.
@@ -279,6 +286,7 @@ impl Keeper {
                 && (kind.is_transient() || standing.message == error.to_string())
         });
         self.status.send_modify(|status| {
+            status.errors += 1;
             if status.txid.is_some() {
                 status.state = ReplicaCondition::Erroring;
             }

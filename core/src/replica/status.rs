@@ -19,6 +19,17 @@ pub enum ReplicaCondition {
     Erroring,
 }
 
+impl ReplicaCondition {
+    /// The word itself.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Snapshotting => "snapshotting",
+            Self::Replica => "replica",
+            Self::Erroring => "erroring",
+        }
+    }
+}
+
 /// Everything that is known of one replica.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ReplicaStatus {
@@ -44,6 +55,8 @@ pub struct ReplicaStatus {
     pub last_applied: Option<Timestamp>,
     /// How often the replica was made anew since the start.
     pub renewals: u64,
+    /// Looks at the source that failed since the start.
+    pub errors: u64,
     /// Length of its WAL in bytes, as far as SQLite uses it.
     pub wal_bytes: u64,
     /// The error that stands, if any.
@@ -65,6 +78,7 @@ impl ReplicaStatus {
             last_poll: None,
             last_applied: None,
             renewals: 0,
+            errors: 0,
             wal_bytes: 0,
             error: None,
         }
