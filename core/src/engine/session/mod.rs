@@ -119,7 +119,7 @@ impl Policy {
 /// How long after the last object the next one is made, under sustained writing. The rest of the interval
 /// is for the upload, so that a commit is durable within it.
 pub(crate) fn spacing(sync_interval: Duration) -> Duration {
-    sync_interval * 3 / 4
+    sync_interval * 39 / 50
 }
 
 /// How a session ended.
