@@ -519,8 +519,12 @@ pub(crate) struct ReplicateArgs {
     #[arg(long)]
     pub(crate) replace: bool,
 
+    /// Prometheus metrics port [default: 16767]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) metrics_port: Option<u16>,
+
     /// Disable metrics server
-    #[arg(long)]
+    #[arg(long, conflicts_with = "metrics_port")]
     pub(crate) no_metrics: bool,
 }
 

@@ -9,6 +9,7 @@ use walrust_core::{Error, ErrorKind, Result};
 use crate::args::{BucketArgs, Command, Global, WatchArgs};
 
 /// What a command is given besides its own arguments.
+#[derive(Clone)]
 pub(crate) struct Settings {
     environment: Environment,
     file: Option<File>,
@@ -63,6 +64,12 @@ impl Settings {
     /// What a compaction keeps of a database whose own entry says `of_entry`.
     pub(crate) fn retention(&self, of_entry: RetentionLayer) -> Result<RetentionPolicy> {
         config::resolve_retention(self.file.as_ref(), &self.overrides, of_entry)
+    }
+
+    /// What is served, as far as anybody said.
+    pub(crate) fn metrics(&self) -> MetricsLayer {
+        let of_file = self.file.as_ref().map(|file| file.metrics);
+        self.overrides.metrics.over(of_file.unwrap_or_default())
     }
 
     /// How a replica is kept.
@@ -151,6 +158,11 @@ fn overrides(command: &Command) -> Result<Overrides> {
                 ..endpoint(args.endpoint.as_deref(), args.region.as_deref())?
             },
             replicate_interval: args.interval,
+            metrics: MetricsLayer {
+                listen: args.no_metrics.then_some(None),
+                port: args.metrics_port,
+                ..MetricsLayer::default()
+            },
             ..Overrides::default()
         },
         Command::Doctor(args) => Overrides {

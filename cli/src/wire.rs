@@ -1,6 +1,7 @@
 //! The calls into the engine, and its reports turned into ours. Nothing else of this program knows them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use walrust_core::clock::Clock;
 use walrust_core::config::{
-    MetricsSettings, ReplicateSettings, Resolved, RetentionPolicy, StoreSettings,
+    HeartbeatUrl, MetricsLayer, MetricsSettings, ReplicateSettings, Rescan, Resolved,
+    RetentionPolicy, StoreSettings, Unmatched,
 };
 use walrust_core::doctor::{self, Report};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
@@ -19,7 +21,7 @@ use walrust_core::restore::{
     RestoreTarget, Verify, discover,
 };
 use walrust_core::retention::{self, CompactReport, CompactRequest, DryRun, Writer};
-use walrust_core::serve::{Board, Facts, Mode, Serving};
+use walrust_core::serve::{Board, Facts, Heartbeat, Mode, Serving, Subject};
 use walrust_core::store::{Layout, Meter, Store};
 use walrust_core::types::{DatabaseName, KeyPrefix, Timestamp, Txid};
 use walrust_core::verify::{self, DrillReport, DrillRequest, Fix, VerifyReport, VerifyRequest};
@@ -53,6 +55,10 @@ pub(crate) struct ReplicaJob {
     pub(crate) once: bool,
     /// Whether another file may be replaced.
     pub(crate) replace: bool,
+    /// Which configuration file is used.
+    pub(crate) config_hash: Option<String>,
+    /// Which address is told of health.
+    pub(crate) heartbeat: Option<HeartbeatUrl>,
 }
 
 /// How to watch, beyond the configuration.
@@ -68,6 +74,9 @@ pub(crate) struct WatchOptions {
 
 /// Where metrics and probes are served unless told otherwise: where nobody but this machine asks (R136).
 const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 16767);
+
+/// How often it is looked which files patterns mean.
+const SCAN: Duration = Duration::from_secs(5);
 
 /// How long a stop may take: within the 30 s that Kubernetes gives, and far below systemd's 90 s (R65).
 const GRACE: Duration = Duration::from_secs(25);
@@ -103,36 +112,141 @@ pub(crate) async fn snapshot(resolved: &Resolved, _bar: &Bar) -> Result<Snapshot
     })
 }
 
-/// Watches until `shutdown`, and names what did not end well.
+/// How a watch ended.
+pub(crate) struct Ended {
+    /// Databases that did not end well.
+    pub(crate) unfinished: Vec<Unfinished>,
+    /// Patterns that match no file.
+    pub(crate) unmatched: Vec<Unmatched>,
+}
+
+/// Watches until `shutdown`. Where patterns stand, `scan` looks again and again which files they mean.
 pub(crate) async fn watch(
-    mut resolved: Resolved,
+    resolved: Resolved,
+    scan: impl Fn() -> Result<Resolved> + Clone + Send + 'static,
     options: WatchOptions,
     events: mpsc::Sender<WatchEvent>,
     shutdown: CancellationToken,
-) -> Result<Vec<Unfinished>> {
+) -> Result<Ended> {
     let until = match options.once {
         true => engine::Until::Shipped,
         false => engine::Until::Stopped,
     };
-    for database in &mut resolved.databases {
-        database.optional |= options.wait_for_files;
+    let goes_on = until == engine::Until::Stopped;
+    let wait = options.wait_for_files;
+    let mut resolved = waited_for(resolved, wait);
+    let rescan = Rescan::new(&resolved);
+    if goes_on {
+        resolved.databases = rescan.wanted().to_vec();
     }
     let meter = Meter::default();
     let options = engine_options(&resolved, until, options.permission, &meter).await?;
     let clock = options.clock.clone();
     let mut watch = engine::Watch::new(options, events, &shutdown)?;
-    let settings = match until {
-        engine::Until::Stopped => resolved.metrics.finish(Some(METRICS), None),
+    let settings = match goes_on {
+        true => resolved.metrics.finish(Some(METRICS), None),
         // It is over soon; other processes may still ask it through the state directory.
-        engine::Until::Shipped | engine::Until::Snapshot => MetricsSettings::default(),
+        false => MetricsSettings::default(),
     };
-    let board = board(&resolved, settings.ready_lag, watch.handle(), meter, clock);
+    let facts = Facts {
+        paused: paused(&resolved),
+        missing: missing(&resolved),
+        ready_lag: settings.ready_lag,
+        ..facts(Mode::Watch, resolved.config_hash.clone(), &clock)
+    };
+    let board = Arc::new(Board::new(
+        facts,
+        Subject::Watch(watch.handle()),
+        meter,
+        clock,
+    ));
     let mut serving = Serving::default();
     if let Some(requests) = watch.requests() {
         serving.requests(board.clone(), requests);
     }
     serve(&mut serving, &board, settings).await;
-    Ok(watch.run(shutdown).await)
+    if let Some(url) = resolved.heartbeat.clone().filter(|_| goes_on) {
+        serving.heartbeat(board.clone(), Heartbeat::new(url)?);
+    }
+    if !goes_on || !Rescan::is_worthwhile(&resolved) {
+        return Ok(Ended {
+            unfinished: watch.run(shutdown).await,
+            unmatched: resolved.unmatched,
+        });
+    }
+    let (sender, wanted) = tokio::sync::watch::channel(engine::Wanted::default());
+    let mut scanner = Scanner {
+        scan: move || scan().map(|found| waited_for(found, wait)),
+        rescan,
+        sender,
+        board,
+        unmatched: resolved.unmatched,
+    };
+    let unfinished = tokio::select! {
+        unfinished = watch.follow(wanted, shutdown) => unfinished,
+        never = scanner.run() => never,
+    };
+    Ok(Ended {
+        unfinished,
+        unmatched: scanner.unmatched,
+    })
+}
+
+/// `resolved`, with every database waited for if `wait`.
+fn waited_for(mut resolved: Resolved, wait: bool) -> Resolved {
+    for database in &mut resolved.databases {
+        database.optional |= wait;
+    }
+    resolved
+}
+
+/// Looks again and again which files patterns mean.
+struct Scanner<F> {
+    scan: F,
+    rescan: Rescan,
+    sender: tokio::sync::watch::Sender<engine::Wanted>,
+    board: Arc<Board>,
+    /// The patterns that matched nothing in the last scan.
+    unmatched: Vec<Unmatched>,
+}
+
+impl<F: Fn() -> Result<Resolved> + Clone + Send + 'static> Scanner<F> {
+    async fn run<T>(&mut self) -> T {
+        let mut trouble = None;
+        loop {
+            tokio::time::sleep(SCAN).await;
+            // A directory of a network's file system may take long.
+            let scanned = tokio::task::spawn_blocking(self.scan.clone()).await;
+            let scanned = scanned.unwrap_or_else(|died| {
+                Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("a scan died: {died}"),
+                ))
+            });
+            match scanned {
+                Ok(found) => {
+                    trouble = None;
+                    self.found(found);
+                }
+                Err(error) => {
+                    let message = error.to_string();
+                    if trouble.as_ref() != Some(&message) {
+                        tracing::error!("no other files are taken in: {message}");
+                        trouble = Some(message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn found(&mut self, found: Resolved) {
+        if self.rescan.scanned(&found) {
+            let wanted = self.rescan.wanted().to_vec();
+            self.sender.send_replace(Arc::new(wanted));
+        }
+        self.board.scanned(paused(&found), missing(&found));
+        self.unmatched = found.unmatched;
+    }
 }
 
 /// Serves what is asked for. What cannot be served is told, and no failure of the backup (R136).
@@ -157,33 +271,37 @@ async fn serve(serving: &mut Serving, board: &Arc<Board>, settings: MetricsSetti
     }
 }
 
-fn board(
-    resolved: &Resolved,
-    ready_lag: Option<Duration>,
-    watch: engine::WatchHandle,
-    meter: Meter,
-    clock: Clock,
-) -> Arc<Board> {
+/// What holds for this process whatever it handles.
+fn facts(mode: Mode, config_hash: Option<String>, clock: &Clock) -> Facts {
+    Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        pod: None,
+        mode,
+        config_hash,
+        config_error: None,
+        started: clock.now(),
+        paused: Vec::new(),
+        missing: Vec::new(),
+        ready_lag: None,
+        gated: false,
+    }
+}
+
+/// The databases that are left alone on purpose.
+fn paused(resolved: &Resolved) -> Vec<(DatabaseName, PathBuf)> {
     let paused = resolved.databases.iter().filter(|database| database.paused);
-    let missing = resolved
+    paused
+        .map(|database| (database.name.clone(), database.path.clone()))
+        .collect()
+}
+
+/// The patterns that match no file though one is required.
+fn missing(resolved: &Resolved) -> Vec<PathBuf> {
+    let required = resolved
         .unmatched
         .iter()
         .filter(|pattern| !pattern.optional);
-    let facts = Facts {
-        version: env!("CARGO_PKG_VERSION"),
-        pod: None,
-        mode: Mode::Watch,
-        config_hash: resolved.config_hash.clone(),
-        config_error: None,
-        started: clock.now(),
-        paused: paused
-            .map(|database| (database.name.clone(), database.path.clone()))
-            .collect(),
-        missing: missing.map(|pattern| pattern.pattern.clone()).collect(),
-        ready_lag,
-        gated: false,
-    };
-    Arc::new(Board::new(facts, watch, meter, clock))
+    required.map(|pattern| pattern.pattern.clone()).collect()
 }
 
 async fn engine_options(
@@ -206,6 +324,7 @@ async fn engine_options(
         lease: settings.lease.into(),
         lease_duration: settings.lease_duration,
         until,
+        patient: false,
         memory_limit: resolved.memory_limit,
         grace: GRACE,
         clock: Clock::system(),
@@ -343,10 +462,12 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) async fn replicate(
     settings: &StoreSettings,
     job: ReplicaJob,
+    metrics: MetricsLayer,
     events: mpsc::Sender<ReplicaEvent>,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let (store, prefix) = open(settings).await?;
+    let (meter, clock) = (Meter::default(), Clock::system());
+    let (store, prefix) = settings.open_to_read_metered(&meter).await?;
     let options = ReplicaOptions {
         store,
         layout: Layout::new(prefix, job.name.clone()),
@@ -361,9 +482,29 @@ pub(crate) async fn replicate(
             true => replica::Until::CaughtUp,
             false => replica::Until::Stopped,
         },
-        clock: Clock::system(),
+        clock: clock.clone(),
     };
-    match Replica::new(options, events)?.run(shutdown).await {
+    let replica = Replica::new(options, events)?;
+    let mut serving = Serving::default();
+    if !job.once {
+        let served = metrics.finish(Some(METRICS), None);
+        let facts = Facts {
+            ready_lag: served.ready_lag,
+            ..facts(Mode::Replicate, job.config_hash, &clock)
+        };
+        let subject = Subject::Replicas(vec![replica.status()]);
+        let board = Arc::new(Board::new(facts, subject, meter, clock));
+        // There is nothing to steer.
+        let served = MetricsSettings {
+            control: None,
+            ..served
+        };
+        serve(&mut serving, &board, served).await;
+        if let Some(url) = job.heartbeat {
+            serving.heartbeat(board, Heartbeat::new(url)?);
+        }
+    }
+    match replica.run(shutdown).await {
         Err(error) => Err(with_near(error, settings, &job.name).await),
         Ok(()) => Ok(()),
     }

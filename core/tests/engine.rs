@@ -77,6 +77,7 @@ fn watch(store: &Arc<dyn Store>, path: &Path, extra: &str) -> Running {
         permission: Permission::default(),
         checksums: true,
         until: Until::Stopped,
+        patient: false,
         lease: LeaseMode::Enforce,
         lease_duration: Duration::from_secs(30),
         memory_limit: resolved.memory_limit,

@@ -212,9 +212,15 @@ pub fn assert_newest(bucket: &Bucket, name: &str, folder: &Path, oracle: &Oracle
     );
 }
 
-/// Waits until `list` shows the state of the newest commit as stored.
+/// Waits until `list` shows the state of the newest commit as stored; `alive` panics where that cannot come.
 #[track_caller]
-fn wait_stored(bucket: &Bucket, name: &str, oracle_dir: &Path, limit: Duration, alive: impl Fn()) {
+pub fn wait_stored(
+    bucket: &Bucket,
+    name: &str,
+    oracle_dir: &Path,
+    limit: Duration,
+    alive: impl Fn(),
+) {
     let digest = Oracle::open(oracle_dir).last().digest.clone();
     until(
         &format!("{name} is stored with digest {digest}"),

@@ -3,7 +3,7 @@
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use walrust_core::config::StoreSettings;
+use walrust_core::config::{MetricsLayer, StoreSettings};
 use walrust_core::process::Signals;
 use walrust_core::replica::ReplicaEvent;
 use walrust_core::{Error, Result};
@@ -32,7 +32,10 @@ pub(crate) fn run(
         settings: settings.replicate(),
         once: args.once,
         replace: args.replace,
+        config_hash: settings.file().map(|file| file.hash.clone()),
+        heartbeat: settings.file().and_then(|file| file.heartbeat.clone()),
     };
+    let metrics = settings.metrics();
     let runtime = runtime()?;
     // Before anybody reads that we run: from then on a signal means a clean stop.
     let signals = {
@@ -46,7 +49,7 @@ pub(crate) fn run(
         return Ok(());
     };
     let printer = Printer::start(page).map_err(|error| Error::io("printer", error))?;
-    let ended = runtime.block_on(replicate(&store, job, signals, &printer));
+    let ended = runtime.block_on(replicate(&store, job, metrics, signals, &printer));
     // Whoever does not read standard output any more must not keep the process.
     *out = printer.finish();
     runtime.shutdown_background();
@@ -71,12 +74,13 @@ fn announce(args: &ReplicateArgs, job: &ReplicaJob, out: &mut Out) {
 async fn replicate(
     store: &StoreSettings,
     job: ReplicaJob,
+    metrics: MetricsLayer,
     mut signals: Signals,
     printer: &Printer<ReplicaEvent>,
 ) -> Result<()> {
     let shutdown = CancellationToken::new();
     let (sender, mut events) = mpsc::channel::<ReplicaEvent>(EVENTS);
-    let replica = wire::replicate(store, job, sender, shutdown.clone());
+    let replica = wire::replicate(store, job, metrics, sender, shutdown.clone());
     tokio::pin!(replica);
     let ended = loop {
         tokio::select! {

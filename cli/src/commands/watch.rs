@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-use walrust_core::config::{Resolved, Unmatched};
+use walrust_core::config::Resolved;
 use walrust_core::engine::{Permission, Unfinished, WatchEvent};
 use walrust_core::process::Signals;
 use walrust_core::{Error, ErrorKind, Result};
@@ -19,7 +19,7 @@ use crate::exit::Failed;
 use crate::output::Out;
 use crate::output::events::Printer;
 use crate::settings::Settings;
-use crate::wire::{self, WatchOptions};
+use crate::wire::{self, Ended, WatchOptions};
 
 /// Events between the engine and the printer; the printer never waits, so a few are enough.
 const EVENTS: usize = 64;
@@ -57,7 +57,6 @@ pub(crate) fn run(
             adopt_at: None,
         },
     };
-    let unmatched = resolved.unmatched.clone();
     // Before anybody reads that we run: from then on a signal means a clean stop.
     let signals = {
         let _inside = runtime.enter();
@@ -72,14 +71,16 @@ pub(crate) fn run(
     let printer = Printer::start(page).map_err(|error| Error::io("printer", error))?;
     let ended = runtime.block_on(async {
         let mut app = args.exec.as_ref().map(App::start).transpose()?;
-        let ended = watch(resolved, options, signals, &printer, app.as_mut()).await;
+        let scanned = settings.clone();
+        let scan = move || scanned.resolve_any();
+        let ended = watch(resolved, scan, options, signals, &printer, app.as_mut()).await;
         Ok::<_, Error>((ended, app.as_ref().and_then(App::failure)))
     });
     // Whoever does not read standard output any more must not keep the process.
     *out = printer.finish();
     runtime.shutdown_background();
     let (ended, failure) = ended?;
-    match (conclude(ended?, &unmatched), failure) {
+    match (conclude(ended?), failure) {
         (Ok(()), Some(status)) => Err(Failed::Status(status)),
         (concluded, _) => concluded,
     }
@@ -106,15 +107,16 @@ fn announce(resolved: &Resolved, out: &mut Out) {
 
 async fn watch(
     resolved: Resolved,
+    scan: impl Fn() -> Result<Resolved> + Clone + Send + 'static,
     options: WatchOptions,
     mut signals: Signals,
     printer: &Printer<WatchEvent>,
     mut app: Option<&mut App>,
-) -> Result<Vec<Unfinished>> {
+) -> Result<Ended> {
     let mut asked: Option<Instant> = None;
     let shutdown = CancellationToken::new();
     let (sender, mut events) = mpsc::channel::<WatchEvent>(EVENTS);
-    let engine = wire::watch(resolved, options, sender, shutdown.clone());
+    let engine = wire::watch(resolved, scan, options, sender, shutdown.clone());
     tokio::pin!(engine);
     let ended = loop {
         tokio::select! {
@@ -155,7 +157,7 @@ async fn watch(
             app.pass_on(Signal::KILL);
             app.wait().await;
         }
-        for Unfinished { name, error, .. } in ended? {
+        for Unfinished { name, error, .. } in ended?.unfinished {
             error!(db = %name, kind = error.kind().name(), "{error}");
         }
         return Err(ended_before());
@@ -172,13 +174,13 @@ async fn ended_app(app: Option<&mut App>) {
 }
 
 /// Names each database that did not end well (R65, R67a).
-fn conclude(unfinished: Vec<Unfinished>, unmatched: &[Unmatched]) -> Result<(), Failed> {
+fn conclude(ended: Ended) -> Result<(), Failed> {
     let mut kinds = Vec::new();
     for Unfinished {
         name,
         durable,
         error,
-    } in unfinished
+    } in ended.unfinished
     {
         let durable = match durable {
             Some(txid) => format!("stored up to TXID {}", txid.get()),
@@ -187,32 +189,41 @@ fn conclude(unfinished: Vec<Unfinished>, unmatched: &[Unmatched]) -> Result<(), 
         error!(db = %name, kind = error.kind().name(), "{error}; {durable}");
         kinds.push(error.kind());
     }
-    let missing = unmatched.iter().filter(|pattern| !pattern.optional);
+    let missing = ended.unmatched.iter().filter(|pattern| !pattern.optional);
     kinds.extend(missing.map(|_| ErrorKind::NotFound));
     Failed::told(kinds)
 }
 
 #[cfg(test)]
 mod tests {
+    use walrust_core::config::Unmatched;
+
     use super::*;
 
     #[test]
     fn a_database_that_failed_or_a_pattern_without_files_ends_in_an_error() {
-        let unmatched = |optional| Unmatched {
-            pattern: "/data/*.db".into(),
-            optional,
-            message: "no file matches".to_owned(),
+        let unmatched = |optional| Ended {
+            unfinished: Vec::new(),
+            unmatched: vec![Unmatched {
+                pattern: "/data/*.db".into(),
+                optional,
+                message: "no file matches".to_owned(),
+            }],
         };
-        assert!(conclude(Vec::new(), &[]).is_ok());
-        assert!(conclude(Vec::new(), &[unmatched(true)]).is_ok());
-        assert!(conclude(Vec::new(), &[unmatched(false)]).is_err());
-        let fenced = Unfinished {
+        assert!(conclude(unmatched(true)).is_ok());
+        assert!(conclude(unmatched(false)).is_err());
+        let failed = Unfinished {
             name: "app.db".parse().unwrap(),
             durable: None,
             error: Error::new(ErrorKind::Fenced, "another writer"),
         };
+        let fenced = |unfinished| Ended {
+            unfinished,
+            unmatched: Vec::new(),
+        };
+        assert!(conclude(fenced(Vec::new())).is_ok());
         assert!(matches!(
-            conclude(vec![fenced], &[]),
+            conclude(fenced(vec![failed])),
             Err(Failed::Told(ErrorKind::Fenced))
         ));
     }

@@ -23,6 +23,8 @@ struct Candidate<'f> {
     path: PathBuf,
     name: DatabaseName,
     entry: Option<&'f Entry>,
+    /// Whether a pattern matched it.
+    matched: bool,
 }
 
 /// The databases of `named` or, where nothing is named, of the file. A named file that the
@@ -49,6 +51,7 @@ pub(super) fn find(
             // Who names a database on the command line wants it now.
             paused: named.is_empty() && candidate.entry.is_some_and(|entry| entry.paused),
             adopt_at: candidate.entry.and_then(|entry| entry.adopt_at),
+            matched: candidate.matched,
             path: candidate.path,
             name: candidate.name,
         })
@@ -75,6 +78,7 @@ fn configured<'f>(
                     None => own_name(&entry.path, None).map_err(at_entry)?,
                 },
                 entry: Some(entry),
+                matched: false,
             }),
             Expansion::Matches(paths) => {
                 for path in paths {
@@ -83,6 +87,7 @@ fn configured<'f>(
                         path,
                         name,
                         entry: Some(entry),
+                        matched: true,
                     });
                 }
             }
@@ -123,9 +128,9 @@ fn arguments<'f>(
         .collect();
     let mut candidates = Vec::new();
     for argument in named {
-        let paths = match expand(argument)? {
-            Expansion::File => vec![argument.clone()],
-            Expansion::Matches(paths) => paths,
+        let (paths, matched) = match expand(argument)? {
+            Expansion::File => (vec![argument.clone()], false),
+            Expansion::Matches(paths) => (paths, true),
             Expansion::Nothing(message) => {
                 unmatched.push(Unmatched {
                     pattern: argument.clone(),
@@ -141,11 +146,13 @@ fn arguments<'f>(
                     path,
                     name: known.name.clone(),
                     entry: known.entry,
+                    matched,
                 },
                 None => Candidate {
                     name: own_name(&path, None)?,
                     path,
                     entry: None,
+                    matched,
                 },
             };
             candidates.push(candidate);

@@ -12,6 +12,7 @@ use super::Environment;
 use super::choices::{LogFormat, PathStyle};
 use super::encryption;
 use super::fault::{Fault, Faults, Place, Source};
+use super::heartbeat::HeartbeatUrl;
 use super::limits;
 use super::metrics::MetricsLayer;
 use super::proxy::ProxyAddress;
@@ -48,6 +49,8 @@ pub struct File {
     pub metrics: MetricsLayer,
     /// `log.format`.
     pub log_format: Option<LogFormat>,
+    /// Which address is told of health.
+    pub heartbeat: Option<HeartbeatUrl>,
     /// `[[databases]]`.
     pub databases: Vec<Entry>,
 }
@@ -188,6 +191,14 @@ fn read_file<'t>(reader: &mut Reader<'t>, document: &DeTable<'t>) -> File {
     if let Some(table) = top.table("log") {
         let mut section = Section::new(top.reader(), "log", table);
         file.log_format = section.take("format", |value| value.parsed());
+        let url = section.take("heartbeat_url", |value| match value.text()?.as_str() {
+            // As if it were not there.
+            "" => Ok(None),
+            url => HeartbeatUrl::new(url)
+                .map(Some)
+                .map_err(|error| error.to_string()),
+        });
+        file.heartbeat = url.flatten();
         section.finish();
     }
     for entry in top.tables("databases") {

@@ -11,10 +11,12 @@ mod environment;
 mod expand;
 mod fault;
 mod file;
+mod heartbeat;
 pub mod limits;
 mod metrics;
 mod not_yet;
 mod proxy;
+mod rescan;
 mod resolve;
 mod retention;
 mod section;
@@ -29,8 +31,10 @@ pub use encryption::Encryption;
 pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};
 pub use file::{DEFAULT_FILE, Entry, File};
+pub use heartbeat::{HeartbeatError, HeartbeatUrl};
 pub use metrics::{Listen, MetricsLayer, MetricsSettings};
 pub use proxy::{ProxyAddress, ProxyError};
+pub use rescan::Rescan;
 pub use resolve::{
     Overrides, log_format, resolve, resolve_replicate, resolve_retention, resolve_store,
 };

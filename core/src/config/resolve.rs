@@ -12,7 +12,7 @@ use super::settings::{ReplicateSettings, Resolved, StoreLayer, StoreSettings, Sy
 use super::{Environment, File};
 use crate::error::{Error, ErrorKind, Result};
 
-/// DESIGN.md section 3, rule 9: what is captured and neither spooled nor stored.
+/// What is captured and neither spooled nor stored.
 const DEFAULT_MEMORY: u64 = 16 << 20;
 
 /// What the command line says.
@@ -60,6 +60,7 @@ pub fn resolve(
         metrics: overrides
             .metrics
             .over(file.map(|file| file.metrics).unwrap_or_default()),
+        heartbeat: file.and_then(|file| file.heartbeat.clone()),
         config_hash: file.map(|file| file.hash.clone()),
         log_format: log_format(file, overrides),
         databases: found.databases,

@@ -10,12 +10,13 @@ use serde::{Serialize, Serializer};
 
 use super::choices::{Barrier, LeaseMode, LogFormat, PathStyle};
 use super::encryption::Encryption;
+use super::heartbeat::HeartbeatUrl;
 use super::metrics::MetricsLayer;
 use super::proxy::ProxyAddress;
 use super::retention::RetentionPolicy;
 use super::value::{count_or_off, or_off};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{self, Credentials, Store, StoreConfig, StoreLocation};
+use crate::store::{self, Credentials, Meter, Store, StoreConfig, StoreLocation};
 use crate::types::{DatabaseName, KeyPrefix, Txid};
 
 /// `[s3]`: what one source says about the store.
@@ -137,6 +138,14 @@ impl StoreSettings {
     /// # Errors
     /// Those of [`store::open`], and those of a directory that is none.
     pub async fn open_to_read(&self) -> Result<(Arc<dyn Store>, KeyPrefix)> {
+        self.open_to_read_metered(&Meter::default()).await
+    }
+
+    /// As [`StoreSettings::open_to_read`], with requests counted by `meter`.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn open_to_read_metered(&self, meter: &Meter) -> Result<(Arc<dyn Store>, KeyPrefix)> {
         if let StoreLocation::File { root } = &self.location {
             let there =
                 std::fs::metadata(root).map_err(|error| Error::io(root.display(), error))?;
@@ -145,7 +154,7 @@ impl StoreSettings {
                 return Err(Error::new(ErrorKind::Invalid, message).on(root.display()));
             }
         }
-        let store = store::open(&self.store_config()).await?;
+        let store = store::open_metered(&self.store_config(), meter).await?;
         Ok((store, self.location.prefix()))
     }
 
@@ -334,6 +343,8 @@ pub struct Resolved {
     pub memory_limit: u64,
     /// What is served while it runs, as far as anybody said.
     pub metrics: MetricsLayer,
+    /// Which address is told of health.
+    pub heartbeat: Option<HeartbeatUrl>,
     /// Which configuration file this is; none without one.
     pub config_hash: Option<String>,
     /// How to log.
@@ -357,6 +368,9 @@ pub struct ResolvedDatabase {
     pub paused: bool,
     /// The head at which an unknown stream may be adopted.
     pub adopt_at: Option<Txid>,
+    /// Whether a pattern matched it, which others may do later.
+    #[serde(skip)]
+    pub matched: bool,
     /// How it is watched.
     pub sync: SyncSettings,
     /// What a compaction keeps of it.

@@ -161,6 +161,7 @@ mod tests {
             optional: false,
             paused: false,
             adopt_at: None,
+            matched: false,
             sync: SyncSettings {
                 allow_network_fs,
                 ..SyncSettings::default()

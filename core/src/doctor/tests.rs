@@ -296,6 +296,7 @@ fn configured(path: &std::path::Path) -> ResolvedDatabase {
         optional: false,
         paused: false,
         adopt_at: None,
+        matched: false,
         sync: SyncSettings::default(),
         retention: crate::config::RetentionPolicy::default(),
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::session::Taken;
@@ -25,22 +26,23 @@ pub struct Asked {
     pub incoming: Incoming,
 }
 
-/// Hands requests on until `stop`; a socket that cannot be bound is told and is no failure of the watch.
+/// Hands requests on until `stop`; a socket that cannot be bound is told and is no failure of the watch. What
+/// is returned ends when the socket is gone, and with it its share of the directory's lock.
 pub(super) fn serve(
     dir: &StateDir,
     through: DatabaseName,
     requests: mpsc::Sender<Asked>,
     stop: CancellationToken,
-) {
+) -> Option<JoinHandle<()>> {
     let socket = match ControlSocket::bind(dir) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::warn!(%error, "no control socket: other commands cannot ask this watch");
-            return;
+            return None;
         }
     };
     let (sender, mut incoming) = mpsc::channel::<Incoming>(WAITING);
-    tokio::spawn(async move {
+    Some(tokio::spawn(async move {
         let handing_on = async {
             while let Some(incoming) = incoming.recv().await {
                 let through = through.clone();
@@ -52,7 +54,7 @@ pub(super) fn serve(
         if let Err(error) = served {
             tracing::warn!(%error, "the control socket ended");
         }
-    });
+    }))
 }
 
 /// Has the watch that holds the database at `path` take a snapshot.

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::event::{Happening, WatchEvent};
@@ -27,31 +25,24 @@ use crate::verify::{DrillReport, DrillRequest, DrillTarget, drill};
 /// The first proof comes after this part of the interval: soon, but not with each restart in a row.
 const FIRST: u32 = 10;
 
-/// Begins to prove every database that wants it.
-pub(super) fn start(contexts: &[Context], stop: &CancellationToken) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    for context in contexts {
-        let Some(interval) = context.options.prove_interval else {
-            continue;
-        };
-        let prover = Prover {
-            shared: context.shared.clone(),
-            layout: context.layout.clone(),
-            path: context.options.path.clone(),
-            name: context.options.name.clone(),
-            status: context.status.clone(),
-            counters: context.counters.clone(),
-            interval,
-        };
-        let stop = stop.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = prover.run() => {}
-            }
-        });
-    }
-    tasks
+/// What proves a database again and again until its stop, if that is wanted.
+pub(super) fn proving(context: &Context) -> Option<impl Future<Output = ()> + use<>> {
+    let prover = Prover {
+        shared: context.shared.clone(),
+        layout: context.layout.clone(),
+        path: context.options.path.clone(),
+        name: context.options.name.clone(),
+        status: context.status.clone(),
+        counters: context.counters.clone(),
+        interval: context.options.prove_interval?,
+    };
+    let stop = context.stop.clone();
+    Some(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = prover.run() => {}
+        }
+    })
 }
 
 struct Prover {

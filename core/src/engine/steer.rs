@@ -1,5 +1,6 @@
 //! Steering a running watch: make what is committed durable, take a snapshot, let a database alone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,12 +28,12 @@ impl WatchHandle {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn sync(&self, name: &DatabaseName) -> Result<Txid> {
-        ask(self.find(name)?, Command::Sync).await
+        ask(&*self.find(name)?, Command::Sync).await
     }
 
     /// Takes a snapshot, or finds that the newest one holds the present state. Errors: as [`WatchHandle::sync`].
     pub async fn snapshot(&self, name: &DatabaseName) -> Result<Taken> {
-        ask(self.find(name)?, Command::Snapshot).await
+        ask(&*self.find(name)?, Command::Snapshot).await
     }
 
     /// Lets the database alone for `length`, or no longer if that is zero. Returns once no connection of ours is
@@ -66,10 +67,11 @@ impl WatchHandle {
         Ok(until.unwrap_or_else(|| self.clock.now()))
     }
 
-    fn find(&self, name: &DatabaseName) -> Result<&Handle> {
-        let found = self.databases.iter().find(|handle| handle.name == *name);
-        found.ok_or_else(|| {
-            let names = self.databases.iter().map(|handle| handle.name.as_str());
+    pub(super) fn find(&self, name: &DatabaseName) -> Result<Arc<Handle>> {
+        let set = self.set();
+        let found = set.iter().find(|handle| handle.name == *name);
+        found.cloned().ok_or_else(|| {
+            let names = set.iter().map(|handle| handle.name.as_str());
             let names: Vec<&str> = names.take(10).collect();
             Error::new(ErrorKind::NotFound, "no database of this name is watched")
                 .on(name)

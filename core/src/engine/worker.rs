@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -113,6 +114,8 @@ pub(super) struct Context {
     /// The lease, from the first session on. Given up where something of ours may still be on its way: a new
     /// epoch tells it from what comes after.
     pub(super) lease: Option<Arc<Lease>>,
+    /// What answers at the state directory's socket, from when that is ours.
+    pub(super) control: Option<JoinHandle<()>>,
     /// A batch did not fit into an empty spool: the next session streams what there is.
     pub(super) spool_is_too_small: bool,
     /// Nothing is attached before the store has answered: capturing first led to nothing.
@@ -248,21 +251,32 @@ impl Context {
     }
 }
 
-/// Runs one database until it is told to stop or cannot go on.
+/// Runs one database until it is told to stop or cannot go on. After a stop another may be begun at once.
 pub(super) async fn run(mut context: Context) -> WorkerEnd {
+    let end = live(&mut context).await;
+    if context.stop.is_cancelled()
+        && let Some(control) = context.control.take()
+        && let Err(error) = control.await
+    {
+        tracing::warn!(db = %context.options.name, %error, "the control socket ended");
+    }
+    end
+}
+
+async fn live(context: &mut Context) -> WorkerEnd {
     let mut dir = None;
     let mut pause = PAUSE.0;
     loop {
-        if context.options.optional && !wait_for_file(&context).await {
+        if context.options.optional && !wait_for_file(context).await {
             return WorkerEnd::Drained;
         }
-        if let Err(error) = stay_away(&mut context, &dir).await {
+        if let Err(error) = stay_away(context, &dir).await {
             context.failed(&error).await;
-            release(&context).await;
+            release(context).await;
             return WorkerEnd::Failed(error);
         }
         let began = Instant::now();
-        let outcome = session(&mut context, &mut dir).await;
+        let outcome = session(context, &mut dir).await;
         context.is_blind();
         if began.elapsed() > LONG_SESSION {
             // What worked until now is tried again at once.
@@ -271,7 +285,7 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
         let error = match outcome {
             Ok(End::Drained) => {
                 let txid = context.status.borrow().durable_txid;
-                release(&context).await;
+                release(context).await;
                 context.tell(Happening::Drained { txid }).await;
                 return WorkerEnd::Drained;
             }
@@ -284,7 +298,7 @@ pub(super) async fn run(mut context: Context) -> WorkerEnd {
                 context
                     .status
                     .send_modify(|status| status.state = DatabaseState::Detached);
-                match drain_spool(&mut context, &dir).await {
+                match drain_spool(context, &dir).await {
                     Ok(()) => error,
                     Err(error) => error,
                 }
@@ -389,7 +403,10 @@ async fn begin(
     }
 }
 
-async fn state_dir(context: &Context, dir: &mut Option<Arc<StateDir>>) -> Result<Arc<StateDir>> {
+async fn state_dir(
+    context: &mut Context,
+    dir: &mut Option<Arc<StateDir>>,
+) -> Result<Arc<StateDir>> {
     if let Some(held) = dir {
         return Ok(held.clone());
     }
@@ -404,7 +421,8 @@ async fn state_dir(context: &Context, dir: &mut Option<Arc<StateDir>>) -> Result
     .await?;
     let held = blocking(move || StateDir::create_or_open(&path)).await?;
     let (name, requests) = (context.options.name.clone(), &context.shared.requests);
-    control::serve(&held, name, requests.clone(), context.stop.clone());
+    let (requests, stop) = (requests.clone(), context.stop.clone());
+    context.control = control::serve(&held, name, requests, stop);
     Ok(dir.insert(Arc::new(held)).clone())
 }
 

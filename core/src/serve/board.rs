@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::clock::Clock;
 use crate::engine::{Counters, DatabaseStatus, WatchHandle};
+use crate::error::{Error, ErrorKind, Result};
+use crate::replica::ReplicaStatus;
 use crate::store::{Counts, Meter};
 use crate::types::{DatabaseName, Timestamp};
 
@@ -15,6 +19,8 @@ use crate::types::{DatabaseName, Timestamp};
 pub enum Mode {
     /// It watches databases.
     Watch,
+    /// It keeps replicas.
+    Replicate,
 }
 
 impl Mode {
@@ -22,6 +28,7 @@ impl Mode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Watch => "watch",
+            Self::Replicate => "replicate",
         }
     }
 }
@@ -71,26 +78,37 @@ pub struct View {
     pub counts: Counts,
     /// Configurations that were taken, and that were refused, since the start.
     pub reloads: [u64; 2],
-    /// The databases, as they were named.
+    /// The watched databases, as they were named.
     pub databases: Vec<Seen>,
+    /// The replicas, as they were named.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// What a process keeps, to be looked at at any time.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// Databases.
+    Watch(WatchHandle),
+    /// Replicas of databases.
+    Replicas(Vec<watch::Receiver<ReplicaStatus>>),
 }
 
 /// Where all of it is looked up.
 #[derive(Debug)]
 pub struct Board {
     facts: RwLock<Facts>,
-    watch: WatchHandle,
+    subject: Subject,
     meter: Meter,
     reloads: [AtomicU64; 2],
     clock: Clock,
 }
 
 impl Board {
-    /// The board of a watch whose store counts into `meter`.
-    pub fn new(facts: Facts, watch: WatchHandle, meter: Meter, clock: Clock) -> Self {
+    /// The board of `subject`, whose store counts into `meter`.
+    pub fn new(facts: Facts, subject: Subject, meter: Meter, clock: Clock) -> Self {
         Self {
             facts: RwLock::new(facts),
-            watch,
+            subject,
             meter,
             reloads: Default::default(),
             clock,
@@ -98,7 +116,7 @@ impl Board {
     }
 
     /// Another configuration was read: its hash, or why it is not in use.
-    pub fn reloaded(&self, outcome: Result<String, String>) {
+    pub fn reloaded(&self, outcome: std::result::Result<String, String>) {
         let [taken, refused] = &self.reloads;
         let counter = if outcome.is_ok() { taken } else { refused };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -112,28 +130,44 @@ impl Board {
         }
     }
 
-    /// For steering.
-    pub(super) fn watch(&self) -> &WatchHandle {
-        &self.watch
+    /// A scan found the databases that are left alone, and the patterns that match no file.
+    pub fn scanned(&self, paused: Vec<(DatabaseName, PathBuf)>, missing: Vec<PathBuf>) {
+        let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
+        facts.paused = paused;
+        facts.missing = missing;
     }
 
-    /// The names of the databases.
+    /// For steering. Errors: Unsupported where nothing is watched.
+    pub(super) fn watch(&self) -> Result<&WatchHandle> {
+        match &self.subject {
+            Subject::Watch(watch) => Ok(watch),
+            Subject::Replicas(_) => Err(Error::new(
+                ErrorKind::Unsupported,
+                "a replica is not watched: nobody writes it",
+            )),
+        }
+    }
+
+    fn watched(&self) -> Vec<(DatabaseStatus, Arc<Counters>)> {
+        self.watch().map(WatchHandle::watched).unwrap_or_default()
+    }
+
+    /// The names of the watched databases.
     pub(super) fn names(&self) -> Vec<DatabaseName> {
-        let statuses = self.watch.statuses().into_iter();
-        statuses.map(|status| status.name).collect()
+        let watched = self.watched().into_iter();
+        watched.map(|(status, _)| status.name).collect()
     }
 
     /// What is known of one database.
     pub(super) fn status(&self, name: &DatabaseName) -> Option<DatabaseStatus> {
-        let statuses = self.watch.statuses();
-        statuses.into_iter().find(|status| status.name == *name)
+        let watched = self.watched().into_iter();
+        let mut statuses = watched.map(|(status, _)| status);
+        statuses.find(|status| status.name == *name)
     }
 
     /// How things are now. Looks at the length of each WAL; no file is opened.
     pub fn look(&self) -> View {
-        let statuses = self.watch.statuses().into_iter();
-        let databases = statuses.zip(self.watch.counters());
-        let seen = databases.map(|(mut status, counters)| {
+        let seen = self.watched().into_iter().map(|(mut status, counters)| {
             if let Some(length) = wal_length(&status.path) {
                 status.wal_bytes = length;
             }
@@ -145,16 +179,16 @@ impl Board {
             counts: self.meter.snapshot(),
             reloads: self.reloads.each_ref().map(|n| n.load(Ordering::Relaxed)),
             databases: seen.collect(),
+            replicas: match &self.subject {
+                Subject::Watch(_) => Vec::new(),
+                Subject::Replicas(all) => all.iter().map(|one| one.borrow().clone()).collect(),
+            },
         }
     }
 
     /// The databases whose tasks died of a defect, which only a new process mends.
     pub fn dead(&self) -> Vec<DatabaseName> {
-        let counters = self.watch.counters();
-        if !counters.iter().any(|counters| counters.died()) {
-            return Vec::new();
-        }
-        let all = self.watch.statuses().into_iter().zip(counters);
+        let all = self.watched().into_iter();
         all.filter(|(_, counters)| counters.died())
             .map(|(status, _)| status.name)
             .collect()

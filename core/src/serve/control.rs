@@ -101,8 +101,8 @@ pub(super) async fn sync(
 
 async fn sync_one(board: &Board, name: &DatabaseName, timeout: Duration) -> Synced {
     let began = Instant::now();
-    let watch = board.watch();
-    let outcome = match tokio::time::timeout(timeout, watch.sync(name)).await {
+    let syncing = async { board.watch()?.sync(name).await };
+    let outcome = match tokio::time::timeout(timeout, syncing).await {
         Ok(outcome) => outcome,
         Err(_) => Err(not_durable(board, name, timeout)),
     };
@@ -145,7 +145,7 @@ pub(super) async fn snapshot(
     name: &DatabaseName,
     timeout: Duration,
 ) -> Result<Taken> {
-    let taken = tokio::time::timeout(timeout, board.watch().snapshot(name)).await;
+    let taken = tokio::time::timeout(timeout, board.watch()?.snapshot(name)).await;
     taken.unwrap_or_else(|_| {
         let message = format!("not stored within {} s", timeout.as_secs_f64());
         Err(Error::new(ErrorKind::NotDurable, message).on(name))
@@ -167,7 +167,7 @@ pub(super) async fn detach(
 }
 
 async fn detach_one(board: &Board, name: &DatabaseName, length: Duration) -> Result<Detached> {
-    let gone = tokio::time::timeout(LETTING_GO, board.watch().detach(name, length)).await;
+    let gone = tokio::time::timeout(LETTING_GO, board.watch()?.detach(name, length)).await;
     let until = gone.unwrap_or_else(|_| {
         let message = "the watch is busy with this database and did not let go";
         Err(Error::new(ErrorKind::Busy, message).on(name))

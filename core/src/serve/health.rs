@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::board::{Seen, View};
-use crate::engine::DatabaseState;
+use crate::engine::{DatabaseState, StandingError};
+use crate::replica::ReplicaStatus;
+use crate::types::DatabaseName;
 
 /// Why the process is not ready.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -16,6 +18,24 @@ pub struct Reason {
     pub message: String,
 }
 
+impl Reason {
+    fn new(
+        name: &DatabaseName,
+        reason: &'static str,
+        message: String,
+        error: Option<&StandingError>,
+    ) -> Self {
+        Self {
+            database: name.to_string(),
+            reason,
+            message: match error {
+                Some(error) => format!("{message}: {}", error.message),
+                None => message,
+            },
+        }
+    }
+}
+
 /// Everything that keeps the process from being ready. An idle database is ready, however idle; one that is paused,
 /// or whose optional file is missing, keeps nobody waiting.
 pub fn unready(view: &View) -> Vec<Reason> {
@@ -25,16 +45,40 @@ pub fn unready(view: &View) -> Vec<Reason> {
         message: "no file matches".to_owned(),
     });
     let databases = view.databases.iter();
+    let replicas = view.replicas.iter();
     missing
         .chain(databases.filter_map(|seen| judge(seen, view)))
+        .chain(replicas.filter_map(|replica| judge_replica(replica, view)))
         .collect()
+}
+
+fn judge_replica(replica: &ReplicaStatus, view: &View) -> Option<Reason> {
+    let lag = replica.lag_millis(view.now);
+    let (reason, message) = if replica.txid.is_none() {
+        ("no_base", "there is nothing to read yet".to_owned())
+    } else if is_late(lag, view) {
+        let message = format!("what it shows may be {} s old", lag / 1000);
+        ("lagging", message)
+    } else {
+        return None;
+    };
+    Some(Reason::new(
+        &replica.name,
+        reason,
+        message,
+        replica.error.as_ref(),
+    ))
+}
+
+/// Whether a lag of so many milliseconds is above the bound.
+fn is_late(lag: i64, view: &View) -> bool {
+    let bound = view.facts.ready_lag.map(|lag| lag.as_millis());
+    bound.is_some_and(|bound| u128::try_from(lag).is_ok_and(|lag| lag > bound))
 }
 
 fn judge(seen: &Seen, view: &View) -> Option<Reason> {
     let status = &seen.status;
     let lag = status.lag_millis(view.now);
-    let bound = view.facts.ready_lag.map(|lag| lag.as_millis());
-    let late = bound.is_some_and(|bound| u128::try_from(lag).is_ok_and(|lag| lag > bound));
     let (reason, message) = if status.state == DatabaseState::WaitingForFile {
         return None;
     } else if status.state == DatabaseState::Fenced {
@@ -43,22 +87,19 @@ fn judge(seen: &Seen, view: &View) -> Option<Reason> {
         ("acquiring_lease", "the stream is not ours yet".to_owned())
     } else if status.durable_txid.is_none() {
         ("no_base", "nothing can be restored yet".to_owned())
-    } else if late {
+    } else if is_late(lag, view) {
         let seconds = lag / 1000;
         let message = format!("the oldest commit that is not durable is {seconds} s old");
         ("lagging", message)
     } else {
         return None;
     };
-    let message = match &status.error {
-        Some(error) => format!("{message}: {}", error.message),
-        None => message,
-    };
-    Some(Reason {
-        database: status.name.to_string(),
+    Some(Reason::new(
+        &status.name,
         reason,
         message,
-    })
+        status.error.as_ref(),
+    ))
 }
 
 /// Whether the application may start.

@@ -15,6 +15,7 @@ use super::board::{Seen, View};
 use super::status::seconds;
 use crate::engine::Timings;
 use crate::error::{Error, ErrorKind, Result};
+use crate::replica::ReplicaStatus;
 use crate::sqlite::library_version;
 use crate::store::{Operation, Outcome};
 use crate::types::{Timestamp, Txid};
@@ -67,13 +68,14 @@ impl Collector for Scrape {
         let mut page = Page {
             encoder,
             databases: &self.0.databases,
+            replicas: &self.0.replicas,
         };
         page.process(&self.0)?;
         page.store(&self.0)?;
         page.state(&self.0)?;
         page.lease()?;
         page.events()?;
-        page.replica()
+        page.replicas(self.0.now)
     }
 }
 
@@ -83,6 +85,7 @@ const GAUGE: MetricType = MetricType::Gauge;
 struct Page<'e, 'd> {
     encoder: DescriptorEncoder<'e>,
     databases: &'d [Seen],
+    replicas: &'d [ReplicaStatus],
 }
 
 impl<'d> Page<'_, 'd> {
@@ -100,7 +103,7 @@ impl<'d> Page<'_, 'd> {
             &[],
             uptime,
         )?;
-        let count = view.databases.len() as u64;
+        let count = (view.databases.len() + view.replicas.len()) as u64;
         self.one(
             "databases_total",
             "How many databases are handled",
@@ -214,7 +217,16 @@ impl<'d> Page<'_, 'd> {
     fn events(&mut self) -> fmt::Result {
         let help =
             "Failures of any kind: uploads, snapshots, compactions, the index, whole sessions";
-        self.counter("error_count", help, |seen| seen.counters.errors())?;
+        let name = "walrust_error_count";
+        let mut metric = self.encoder.encode_descriptor(name, help, None, COUNTER)?;
+        let watched = self.databases.iter();
+        let watched = watched.map(|seen| (&seen.status.name, seen.counters.errors()));
+        let replicas = self.replicas.iter().map(|one| (&one.name, one.errors));
+        for (database, count) in watched.chain(replicas) {
+            let labels = [("database", database.as_str())];
+            let mut metric = metric.encode_family(&labels)?;
+            metric.encode_counter(&count, NO_EXEMPLAR)?;
+        }
         let help = "Snapshots stored";
         self.counter("snapshot_count", help, |seen| seen.counters.snapshots())?;
         let help = "How often continuity could not be proven, by reason";
@@ -242,17 +254,33 @@ impl<'d> Page<'_, 'd> {
     }
 
     /// Only replicas have these.
-    fn replica(&mut self) -> fmt::Result {
-        let help = "The last transaction applied to the replica";
-        self.named("replica_applied_txid", help, GAUGE)?;
+    fn replicas(&mut self, now: Timestamp) -> fmt::Result {
+        let help = "The last transaction applied to the replica; 0 before the first";
+        self.of_replicas("replica_applied_txid", help, |one| number(one.txid))?;
+        let help =
+            "The newest transaction of its source that the replica has seen; 0 before the first";
+        self.of_replicas("replica_source_txid", help, |one| number(one.head_txid))?;
         let help = "How old what the replica shows may be";
-        self.named("replica_lag_seconds", help, GAUGE)
+        self.of_replicas("replica_lag_seconds", help, |one| {
+            seconds(one.lag_millis(now))
+        })
     }
 
-    fn named(&mut self, name: &str, help: &str, kind: MetricType) -> fmt::Result {
+    fn of_replicas<V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: impl Fn(&ReplicaStatus) -> V,
+    ) -> fmt::Result {
         let name = format!("walrust_{name}");
-        let metric = self.encoder.encode_descriptor(&name, help, None, kind);
-        metric.map(drop)
+        let mut metric = self.encoder.encode_descriptor(&name, help, None, GAUGE)?;
+        for replica in self.replicas {
+            let labels = [("database", replica.name.as_str())];
+            metric
+                .encode_family(&labels)?
+                .encode_gauge(&value(replica))?;
+        }
+        Ok(())
     }
 
     fn one(

@@ -14,6 +14,7 @@ mod board;
 mod client;
 mod control;
 mod health;
+mod heartbeat;
 mod http;
 mod metrics;
 mod status;
@@ -31,10 +32,11 @@ use tokio::task::JoinSet;
 use crate::engine::Asked;
 use crate::error::Result;
 
-pub use board::{Board, Facts, Mode, Seen, View};
+pub use board::{Board, Facts, Mode, Seen, Subject, View};
 pub use client::Contact;
 pub use control::{Detached, LONGEST_LEAVE, LONGEST_WAIT, SYNC_TIME, Synced, Trouble};
 pub use health::{Reason, unready};
+pub use heartbeat::Heartbeat;
 pub use http::{Listener, control, read_only};
 pub use metrics::{Format, render};
 pub use status::{DatabaseReport, ErrorReport, LeaseReport, StatusReport};
@@ -73,6 +75,11 @@ impl Serving {
         self.tasks
             .spawn(listener.serve(http::control(board), CONTROL_TIME));
         Ok(address)
+    }
+
+    /// Tells a monitor of the health of `board`.
+    pub fn heartbeat(&mut self, board: Arc<Board>, heartbeat: Heartbeat) {
+        self.tasks.spawn(heartbeat.beat(board));
     }
 
     /// Answers what is asked through the state directories.

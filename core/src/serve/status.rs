@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::board::{Seen, View};
+use crate::engine::StandingError;
+use crate::replica::ReplicaStatus;
 use crate::types::{DatabaseName, Lineage, Timestamp, Txid};
 
 /// The process and its databases. Words are strings, so that another version's words can be shown.
@@ -35,11 +37,11 @@ pub struct DatabaseReport {
     pub path: String,
     /// Its state in a word.
     pub state: String,
-    /// The newest captured transaction.
+    /// The newest captured transaction; of a replica, the last one applied.
     pub txid: Option<Txid>,
-    /// The newest durable one.
+    /// The newest durable one; of a replica, the newest one of its source that was seen.
     pub durable_txid: Option<Txid>,
-    /// Age of the oldest commit that is not durable.
+    /// Age of the oldest commit that is not durable; of a replica, how old what it shows may be.
     pub lag_seconds: f64,
     /// Until when it is let alone, if somebody asked for that.
     pub detached_until: Option<Timestamp>,
@@ -90,6 +92,7 @@ impl StatusReport {
     pub fn new(view: &View) -> Self {
         let facts = &view.facts;
         let watched = view.databases.iter().map(|seen| watched(seen, view.now));
+        let replicas = view.replicas.iter().map(|one| replica(one, view.now));
         let paused = facts.paused.iter().map(|(name, path)| DatabaseReport {
             name: name.clone(),
             path: path.to_string_lossy().into_owned(),
@@ -115,8 +118,10 @@ impl StatusReport {
             config_hash: facts.config_hash.clone(),
             config_error: facts.config_error.clone(),
             started: facts.started,
-            paused: view.databases.is_empty() && !facts.paused.is_empty(),
-            databases: watched.chain(paused).collect(),
+            paused: view.databases.is_empty()
+                && view.replicas.is_empty()
+                && !facts.paused.is_empty(),
+            databases: watched.chain(replicas).chain(paused).collect(),
         }
     }
 }
@@ -143,11 +148,39 @@ fn watched(seen: &Seen, now: Timestamp) -> DatabaseReport {
             epoch: status.lease.epoch,
             lineage: status.lease.lineage,
         },
-        error: status.error.as_ref().map(|error| ErrorReport {
+        error: status.error.as_ref().map(ErrorReport::new),
+    }
+}
+
+/// A replica: what it holds, and how far its source is.
+fn replica(status: &ReplicaStatus, now: Timestamp) -> DatabaseReport {
+    DatabaseReport {
+        name: status.name.clone(),
+        path: status.path.to_string_lossy().into_owned(),
+        state: status.state.name().to_owned(),
+        txid: status.txid,
+        durable_txid: status.head_txid,
+        lag_seconds: seconds(status.lag_millis(now)),
+        detached_until: None,
+        last_sync: status.last_applied,
+        last_snapshot: None,
+        next_snapshot: None,
+        wal_bytes: status.wal_bytes,
+        spool_bytes: 0,
+        proven_txid: None,
+        proven_at: None,
+        lease: LeaseReport::default(),
+        error: status.error.as_ref().map(ErrorReport::new),
+    }
+}
+
+impl ErrorReport {
+    fn new(error: &StandingError) -> Self {
+        Self {
             kind: error.kind.to_owned(),
             message: error.message.clone(),
             since: error.since,
-        }),
+        }
     }
 }
 

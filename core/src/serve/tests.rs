@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::clock::Clock;
 use crate::engine::{Counters, DatabaseState, DatabaseStatus, StandingError};
 use crate::error::{Error, ErrorKind};
+use crate::replica::{ReplicaCondition, ReplicaStatus};
 use crate::store::Meter;
 use crate::types::{Timestamp, Txid};
 
@@ -55,7 +57,70 @@ fn view(statuses: impl IntoIterator<Item = DatabaseStatus>) -> View {
         counts: Meter::default().snapshot(),
         reloads: [0, 0],
         databases: statuses.into_iter().map(seen).collect(),
+        replicas: Vec::new(),
     }
+}
+
+/// The board of replicas that are as given.
+fn board_of(facts: Facts, replicas: Vec<ReplicaStatus>) -> Arc<Board> {
+    let status = |replica| tokio::sync::watch::channel(replica).1;
+    let subject = Subject::Replicas(replicas.into_iter().map(status).collect());
+    let clock = Clock::manual(at(100_000));
+    Arc::new(Board::new(facts, subject, Meter::default(), clock))
+}
+
+/// The board of a process that has nothing to do, and does that well.
+pub(super) fn empty_board() -> Arc<Board> {
+    board_of(facts(), Vec::new())
+}
+
+/// The board of a process where something is missing.
+pub(super) fn failing_board() -> Arc<Board> {
+    let missing = vec!["/data/*.db".into()];
+    board_of(Facts { missing, ..facts() }, Vec::new())
+}
+
+#[test]
+fn a_replica_is_ready_once_it_can_be_read_and_until_it_is_too_old() {
+    let mut replica = ReplicaStatus::new("app.db".parse().unwrap(), String::new(), "r.db".into());
+    let look = |replica: &ReplicaStatus| {
+        let mode = Mode::Replicate;
+        board_of(Facts { mode, ..facts() }, vec![replica.clone()]).look()
+    };
+    let reasons = |replica: &ReplicaStatus| -> Vec<&'static str> {
+        unready(&look(replica))
+            .iter()
+            .map(|reason| reason.reason)
+            .collect()
+    };
+    assert_eq!(reasons(&replica), ["no_base"]);
+    replica.state = ReplicaCondition::Replica;
+    (replica.txid, replica.head_txid) = (Txid::new(7), Txid::new(9));
+    (replica.commit_time, replica.head_time) = (Some(at(40_000)), Some(at(90_000)));
+    replica.last_poll = Some(at(95_000));
+    replica.errors = 3;
+    assert!(reasons(&replica).is_empty());
+    let page = render(look(&replica), Format::Prometheus).unwrap();
+    for line in [
+        "walrust_databases_total 1",
+        "walrust_replica_applied_txid{database=\"app.db\"} 7",
+        "walrust_replica_source_txid{database=\"app.db\"} 9",
+        "walrust_replica_lag_seconds{database=\"app.db\"} 50.0",
+        "walrust_error_count_total{database=\"app.db\"} 3",
+    ] {
+        assert!(page.lines().any(|other| other == line), "{line}\n{page}");
+    }
+    let report = StatusReport::new(&look(&replica));
+    assert_eq!((report.mode.as_str(), report.paused), ("replicate", false));
+    let one = &report.databases[0];
+    assert_eq!((one.state.as_str(), one.lag_seconds), ("replica", 50.0));
+    assert_eq!((one.txid, one.durable_txid), (Txid::new(7), Txid::new(9)));
+    let error = Error::new(ErrorKind::Unavailable, "no route");
+    replica.error = Some(StandingError::new(&error, at(96_000)));
+    replica.last_poll = Some(at(80_000));
+    let unready = unready(&look(&replica));
+    assert_eq!(unready[0].reason, "lagging");
+    assert!(unready[0].message.ends_with("no route"), "{unready:?}");
 }
 
 fn reasons(view: &View) -> Vec<&'static str> {
@@ -294,6 +359,7 @@ mod routes {
             permission: Permission::default(),
             checksums: true,
             until: Until::Stopped,
+            patient: false,
             lease: LeaseMode::Enforce,
             lease_duration: Duration::from_secs(30),
             memory_limit: 1 << 20,
@@ -303,7 +369,12 @@ mod routes {
         let stop = CancellationToken::new();
         let watch = Watch::new(options, mpsc::channel(1).0, &stop).unwrap();
         let clock = Clock::manual(at(5_000));
-        let board = Board::new(facts(), watch.handle(), Meter::default(), clock);
+        let board = Board::new(
+            facts(),
+            Subject::Watch(watch.handle()),
+            Meter::default(),
+            clock,
+        );
         (Arc::new(board), watch)
     }
 

@@ -204,10 +204,6 @@ fn keys_of_later_features_are_refused_by_name() {
         ["2:1: `gate_startup` is not available in this version"]
     );
     assert_eq!(
-        faults("[log]\nheartbeat_url = \"http://h/\""),
-        ["2:1: `heartbeat_url` is not available in this version"]
-    );
-    assert_eq!(
         faults("[[databases]]\npath = \"a\"\nlocal = \"b\""),
         ["3:1: `local` is not available in this version"]
     );
