@@ -12,10 +12,12 @@
 //! | [`render`] | resource and settings -> objects |
 //! | [`inject`] | pod and resource -> a patch, or the reason why not |
 //! | [`offline`] | both of these for files |
+//! | [`webhook`] | the server that answers the API server with such patches, and its certificates |
 //! | [`yaml`] | YAML in and out |
 
 pub mod api;
 pub mod inject;
 pub mod offline;
 pub mod render;
+pub mod webhook;
 pub mod yaml;

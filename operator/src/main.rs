@@ -5,14 +5,22 @@ mod args;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use walrust_core::clock::Clock;
+use walrust_core::process::Signals;
 use walrust_operator::offline::{self, Source};
 use walrust_operator::render::Settings;
+use walrust_operator::webhook::rotation::Lifetimes;
+use walrust_operator::webhook::{self, Certificates, Hook, Live, Metrics, Served, keeper};
 use walrust_operator::{api, yaml};
 
-use crate::args::{Cli, Command, OfflineArgs};
+use crate::args::{Cli, Command, OfflineArgs, WebhookArgs};
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
@@ -20,6 +28,7 @@ fn main() -> ExitCode {
         Command::Crds => crds(),
         Command::Render(args) => without_cluster(&args, offline::render),
         Command::Inject(args) => without_cluster(&args, offline::inject),
+        Command::Webhook(args) => serve(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,10 +48,7 @@ fn without_cluster(
     args: &OfflineArgs,
     work: fn(&[Source], &str, &Settings) -> Result<String, offline::Error>,
 ) -> anyhow::Result<()> {
-    let mut settings = match &args.settings {
-        Some(path) => Settings::parse(&read(path)?).with_context(|| path.display().to_string())?,
-        None => Settings::default(),
-    };
+    let mut settings = settings(args.settings.as_deref())?;
     if let Some(image) = &args.image {
         settings.image.clone_from(image);
     }
@@ -54,6 +60,55 @@ fn without_cluster(
     });
     let sources = sources.collect::<anyhow::Result<Vec<Source>>>()?;
     print(&work(&sources, &args.namespace, &settings)?)
+}
+
+fn settings(path: Option<&Path>) -> anyhow::Result<Settings> {
+    match path {
+        Some(path) => Settings::parse(&read(path)?).with_context(|| path.display().to_string()),
+        None => Ok(Settings::default()),
+    }
+}
+
+/// Serves the webhook until a signal, as the only one that keeps its certificates.
+fn serve(args: &WebhookArgs) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .with_writer(io::stderr)
+        .init();
+    let settings = Arc::new(settings(args.settings.as_deref())?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.context("start the runtime")?.block_on(async {
+        let client = Client::try_default().await.context("find the API server")?;
+        let stop = CancellationToken::new();
+        let metrics = Arc::new(Metrics::default());
+        let served = Arc::new(Served::new(Arc::clone(&metrics)));
+        let hook = Hook::new(Box::new(Live::new(client.clone(), None)), settings);
+        let certificates = args.certificates();
+        let keeping = async {
+            if let Certificates::Kept(place) = certificates.clone() {
+                let lifetimes = Lifetimes::default();
+                keeper::keep(client.clone(), place, lifetimes, Clock::system(), stop.clone()).await;
+            }
+        };
+        let serving =
+            webhook::run(args.webhook_port, certificates.clone(), hook, served, metrics, client.clone(), stop.clone());
+        let stopping = async {
+            let mut signals = Signals::listen()?;
+            signals.next().await;
+            stop.cancel();
+            anyhow::Ok(())
+        };
+        tokio::select! {
+            (served, ()) = async { tokio::join!(serving, keeping) } => served.context("serve the webhook"),
+            // What is under way is finished: the two above end by themselves once they are asked to.
+            stopped = async { stopping.await?; std::future::pending().await } => stopped,
+        }
+    })
 }
 
 /// A file of text; `-` is stdin.
