@@ -1,6 +1,7 @@
 //! Certificates of our own: an authority, and what it signs. Pure but for the random numbers.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rcgen::{
@@ -53,7 +54,7 @@ pub struct Facts {
     pub subject: String,
     /// Who signed it.
     pub issuer: String,
-    /// The hosts that it is for.
+    /// The hosts and addresses that it is for.
     pub names: Vec<String>,
     /// When it begins, in seconds since 1970.
     pub begins: i64,
@@ -79,6 +80,7 @@ impl Facts {
             .flat_map(|names| &names.value.general_names);
         let names = names.filter_map(|name| match name {
             GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
             _ => None,
         });
         Ok(Self {
@@ -89,6 +91,12 @@ impl Facts {
             ends: parsed.validity().not_after.timestamp(),
         })
     }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
 }
 
 /// A new authority. Its name says which key it has, so that two of them are told apart.

@@ -1,6 +1,7 @@
 //! Certificates of our own in a cluster: the leader keeps them in a Secret and tells the API server who signs; every
 //! replica serves what the Secret holds.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ use super::Served;
 use super::certificates::CertificateError;
 use super::rotation::{self, Lifetimes, State, Step};
 
+/// After a step: what it did not achieve shall not be tried in a tight loop.
+const AFTER_STEP: Duration = Duration::from_secs(2);
+/// Three authorities have less than two kilobytes.
+const MOST_KNOWN: usize = 8 << 10;
 /// Who writes Secret and bundle.
 const MANAGER: &str = "walrust-operator-webhook";
 /// After an error, and until the bundle covers what is served.
@@ -53,7 +58,12 @@ impl Place {
             format!("{service}.{namespace}.svc"),
             format!("{service}.{namespace}.svc.cluster.local"),
         ];
-        own.into_iter().chain(self.also.iter().cloned()).collect()
+        // Addresses in the form in which they are read back.
+        let also = self.also.iter().map(|host| match host.parse::<IpAddr>() {
+            Ok(address) => address.to_string(),
+            Err(_) => host.clone(),
+        });
+        own.into_iter().chain(also).collect()
     }
 }
 
@@ -132,7 +142,11 @@ impl Keeper {
         if let Step::Wait(wait) = step {
             return Ok(wait);
         }
-        let state = rotation::after(step, state, &self.names, self.lifetimes, now)?;
+        let mut state = rotation::after(step, state, &self.names, self.lifetimes, now)?;
+        if step == Step::Create {
+            // Of a Secret that was deleted: replicas still serve what these signed.
+            state.previous = self.told().await?;
+        }
         self.write(secret, &state).await?;
         info!(
             ?step,
@@ -140,7 +154,21 @@ impl Keeper {
             "webhook certificates were renewed"
         );
         self.tell(&state.bundle()).await?;
-        Ok(Duration::ZERO)
+        Ok(AFTER_STEP)
+    }
+
+    /// The authorities that the API server knows already, if they are not too many to be ours.
+    async fn told(&self) -> Result<Option<String>, KeepError> {
+        let found = self.configurations.get(&self.place.configuration).await?;
+        let mut known = found
+            .webhooks
+            .iter()
+            .flatten()
+            .filter_map(|webhook| webhook.client_config.ca_bundle.as_ref());
+        let known = known
+            .next()
+            .and_then(|known| String::from_utf8(known.0.clone()).ok());
+        Ok(known.filter(|known| !known.trim().is_empty() && known.len() <= MOST_KNOWN))
     }
 
     fn known_for(&self, state: Option<&State>) -> Duration {

@@ -65,8 +65,8 @@ pub enum Step {
     Wait(Duration),
 }
 
-/// The longest time from one look to the next.
-const LOOK: Duration = Duration::from_secs(600);
+/// The longest time from one look to the next: so long a Secret may be gone that somebody deleted.
+const LOOK: Duration = Duration::from_secs(60);
 
 impl State {
     /// The authorities that the API server shall know, in PEM.
