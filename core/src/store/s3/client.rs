@@ -140,10 +140,12 @@ async fn client(
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
     if let Some(region) = region {
         loader = loader.region(Region::new(region));
-    } else if endpoint.is_some() {
-        // Where this machine stands says nothing about somebody else's store, so it is not asked (R149).
+    } else if let Some(endpoint) = &endpoint {
+        // Where this machine stands says nothing about somebody else's store, so it is not asked (R149). The search for
+        // credentials would ask, too, if it were left without a region.
         let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
-        loader = loader.region(chain.or_else(ProfileFileRegionProvider::new()));
+        let chain = chain.or_else(ProfileFileRegionProvider::new());
+        loader = loader.region(chain.or_else(Region::new(region_at(endpoint))));
     }
     if let Some(directory) = directory.clone() {
         loader = loader.credentials_provider(directory);
@@ -177,16 +179,22 @@ async fn client(
     Ok((Client::from_conf(builder.build()), line))
 }
 
+/// The region that `endpoint` wants to be told where nobody names one.
+fn region_at(endpoint: &str) -> String {
+    Provider::of_endpoint(endpoint)
+        .and_then(|provider| provider.region_at(endpoint))
+        .unwrap_or_else(|| DEFAULT_REGION.to_owned())
+}
+
 /// What nobody configured is as the endpoint's provider wants it.
 fn line(config: &StoreConfig, shared: &SdkConfig, endpoint: Option<String>) -> Line {
     let provider = endpoint.as_deref().and_then(Provider::of_endpoint);
-    let known = endpoint
-        .as_deref()
-        .zip(provider)
-        .and_then(|(endpoint, provider)| provider.region_at(endpoint));
     let named = shared.region().map(|region| region.as_ref().to_owned());
+    let known = || endpoint.as_deref().map(region_at);
     Line {
-        region: named.or(known).unwrap_or_else(|| DEFAULT_REGION.to_owned()),
+        region: named
+            .or_else(known)
+            .unwrap_or_else(|| DEFAULT_REGION.to_owned()),
         path_style: match (config.path_style, provider) {
             (PathStyle::Auto, Some(provider)) => provider.place == Place::Path,
             (PathStyle::Auto, None) => endpoint.is_some(),
