@@ -439,7 +439,7 @@ pub(crate) struct VerifyArgs {
     #[command(flatten)]
     pub(crate) bucket: BucketArgs,
 
-    /// Remove orphaned entries from the manifest, and write a missing or damaged one anew
+    /// Remove orphaned entries from manifest, and write a missing or damaged one anew
     #[arg(long)]
     pub(crate) fix: bool,
 
@@ -494,7 +494,7 @@ pub(crate) struct ReplicateArgs {
     #[arg(value_name = "SOURCE")]
     pub(crate) source: Source,
 
-    /// Local database path for the replica
+    /// Local database path for the replica (required)
     #[arg(long)]
     pub(crate) local: PathBuf,
 

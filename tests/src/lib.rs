@@ -12,6 +12,7 @@
     reason = "a harness reports by panicking"
 )]
 
+pub mod aged;
 pub mod bank;
 pub mod bucket;
 pub mod chart;
@@ -19,6 +20,7 @@ pub mod cluster;
 pub mod litestream;
 pub mod locks;
 pub mod oracle;
+pub mod page;
 pub mod process;
 pub mod program;
 pub mod record;
@@ -26,7 +28,9 @@ pub mod replica;
 pub mod scene;
 pub mod served;
 pub mod server;
+pub mod shell;
 pub mod shim;
 pub mod support;
+pub mod transcript;
 pub mod weed;
 pub mod workload;

@@ -18,7 +18,7 @@ use crate::scene::Scene;
 use crate::support::{PATIENCE, built, until};
 
 /// Bytes of page 1 that a replica may show differently.
-const MASKED: [std::ops::Range<usize>; 4] = [18..20, 24..32, 40..44, 92..100];
+pub const MASKED: [std::ops::Range<usize>; 4] = [18..20, 24..32, 40..44, 92..100];
 
 /// Where a replica is, and what it is made from.
 #[derive(Clone)]
@@ -34,10 +34,15 @@ impl Replica {
     pub fn of(scene: &Scene) -> Self {
         let folder = scene.path().join("replica");
         fs::create_dir_all(&folder).unwrap();
+        Self::at(&folder.join("replica.db"), &scene.bucket, scene.name())
+    }
+
+    /// The replica `local` of a database in a bucket.
+    pub fn at(local: &Path, bucket: &Bucket, name: &str) -> Self {
         Self {
-            local: folder.join("replica.db"),
-            bucket: scene.bucket.clone(),
-            name: scene.name().to_owned(),
+            local: local.to_owned(),
+            bucket: bucket.clone(),
+            name: name.to_owned(),
         }
     }
 

@@ -134,18 +134,31 @@ pub fn assert_sound(database: &Path) {
 
 /// One unsigned HTTP request to `endpoint`; the whole answer as text, or nothing if nobody answers.
 pub fn plain_request(endpoint: &str, method: &str, path: &str) -> Option<String> {
+    plain_upload(endpoint, method, path, &[])
+}
+
+/// [`plain_request`] with a body.
+pub fn plain_upload(endpoint: &str, method: &str, path: &str, body: &[u8]) -> Option<String> {
+    let answer = plain_bytes(endpoint, method, path, body)?;
+    Some(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// [`plain_upload`], with the answer as it came.
+pub fn plain_bytes(endpoint: &str, method: &str, path: &str, body: &[u8]) -> Option<Vec<u8>> {
     let host = endpoint.strip_prefix("http://")?;
     let mut stream = TcpStream::connect(host).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .ok()?;
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
     );
     stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
-    Some(String::from_utf8_lossy(&answer).into_owned())
+    Some(answer)
 }
 
 /// Ports that were free a moment ago; all are held until the last is found, so that they differ.

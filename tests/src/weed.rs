@@ -9,7 +9,9 @@ use tempfile::TempDir;
 
 use crate::bucket::{ACCESS_KEY, Bucket, SECRET_KEY};
 use crate::process::{Process, Signal};
-use crate::support::{free_ports, installed, plain_request, scratch, until};
+use crate::support::{
+    free_ports, installed, plain_bytes, plain_request, plain_upload, scratch, until,
+};
 
 /// A running server.
 pub struct Weed {
@@ -57,6 +59,44 @@ impl Weed {
             path: name.to_owned(),
             root: None,
         }
+    }
+
+    /// A bucket without anything in it, whatever was there.
+    pub fn fresh_bucket(&self, name: &str) -> Bucket {
+        let path = format!("/buckets/{name}/?recursive=true&ignoreRecursiveError=true");
+        plain_request(&self.filer, "DELETE", &path).expect("an answer");
+        self.bucket(name)
+    }
+
+    /// Puts an object there as somebody else than the program would: past S3, over what may be there.
+    pub fn put(&self, bucket: &str, key: &str, bytes: &[u8]) {
+        let path = format!("/buckets/{bucket}/{key}");
+        let answer = plain_upload(&self.filer, "PUT", &path, bytes).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 2"), "{key}: {answer}");
+    }
+
+    /// Puts every object of a folder there.
+    pub fn fill(&self, bucket: &str, from: &Bucket) {
+        for key in from.keys() {
+            self.put(bucket, &key, &fs::read(from.file(&key)).unwrap());
+        }
+    }
+
+    /// What is there.
+    pub fn get(&self, bucket: &str, key: &str) -> Vec<u8> {
+        let path = format!("/buckets/{bucket}/{key}");
+        let answer = plain_bytes(&self.filer, "GET", &path, &[]).expect("an answer");
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let (head, body) = answer.split_at(head.expect("a head") + 4);
+        assert!(head.starts_with(b"HTTP/1.1 200"), "{key}");
+        body.to_vec()
+    }
+
+    /// Removes an object, as [`Weed::put`] puts one.
+    pub fn remove(&self, bucket: &str, key: &str) {
+        let path = format!("/buckets/{bucket}/{key}");
+        let answer = plain_request(&self.filer, "DELETE", &path).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 2"), "{key}: {answer}");
     }
 
     /// Nobody is answered until [`Weed::resume`].

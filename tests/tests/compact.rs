@@ -16,15 +16,15 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use walrust_tests::aged::{MOMENTS, aged};
 use walrust_tests::bucket::Bucket;
 use walrust_tests::process::{Output, Process};
 use walrust_tests::program::{
     App, Watch, assert_every_point, assert_newest, assert_no_rebase, files_of_kind, list, points,
     restored_commits, ship, walrust, walrust_configured,
 };
-use walrust_tests::scene::{Scene, Writer};
+use walrust_tests::scene::Scene;
 use walrust_tests::server::{Action, Server};
-use walrust_tests::shim::Shim;
 use walrust_tests::support::{PATIENCE, announce, rounds, seeds, until};
 use walrust_tests::weed::Weed;
 use walrust_tests::workload::Spec;
@@ -77,78 +77,9 @@ fn assert_some_points(scene: &Scene, most: usize) {
     assert_newest(&scene.bucket, scene.name(), scene.path(), &oracle);
 }
 
-const HOUR: i64 = 3600;
-const DAY: i64 = 24 * HOUR;
-
-/// Moments of the past, in seconds before now; a snapshot was taken at each.
-const MOMENTS: [i64; 16] = [
-    200 * DAY,
-    130 * DAY,
-    65 * DAY,
-    64 * DAY,
-    20 * DAY,
-    13 * DAY,
-    8 * DAY,
-    5 * DAY,
-    3 * DAY,
-    2 * DAY,
-    30 * HOUR,
-    29 * HOUR,
-    10 * HOUR,
-    4 * HOUR,
-    2 * HOUR,
-    0,
-];
-
-/// A database that was watched for 200 days by its watcher's clock, which is moved.
-fn aged(test: &str, bucket: Option<Bucket>) -> Scene {
-    let scene = match bucket {
-        Some(bucket) => Scene::on(test, "a.db", bucket),
-        None => Scene::new(test, "a.db"),
-    };
-    let shim = Shim::build(scene.path());
-    let mut writer = scene.writer(scene.spec(1));
-    writer.row();
-    shim.move_clock(-MOMENTS[0]);
-    let mut command = walrust(&scene.bucket, "watch");
-    command
-        .args([
-            "--no-metrics",
-            "--sync-interval",
-            "10ms",
-            "--snapshot-interval",
-            "0",
-        ])
-        .arg(scene.database());
-    shim.apply_clock(&mut command);
-    let mut watch = Watch {
-        process: Process::spawn(&mut command),
-    };
-    watch
-        .process
-        .wait_for(PATIENCE, |line| line.starts_with("Watching "));
-    watch.wait_stored(&scene, PATIENCE);
-    for moment in MOMENTS {
-        shim.move_clock(-moment);
-        live(&scene, &watch, &mut writer);
-        let mut snapshot = walrust(&scene.bucket, "snapshot");
-        Process::run(snapshot.arg(scene.database()), PATIENCE).expect_success();
-        live(&scene, &watch, &mut writer);
-    }
-    watch.drain();
-    scene
-}
-
-fn live(scene: &Scene, watch: &Watch, writer: &mut Writer) {
-    for _ in 0..3 {
-        writer.row();
-        watch.wait_stored(scene, PATIENCE);
-    }
-}
-
 #[test]
 fn g5_g11_g13_every_tier_and_the_points_do_what_their_settings_say() {
-    let scene = aged("aged", None);
+    let scene = aged("aged", "a.db", None);
     let all: Vec<u64> = files_of_kind(&scene.bucket, scene.name(), "snapshot")
         .iter()
         .map(|file| file["max_txid"].as_u64().unwrap())
@@ -310,7 +241,7 @@ fn tiers(prefix: &str, counts: [u32; 4]) -> Vec<String> {
 
 #[test]
 fn g11_r48_r49_each_retention_setting_of_a_watch_has_its_effect() {
-    let scene = aged("watch-flags", None);
+    let scene = aged("watch-flags", "a.db", None);
     let snapshots = || -> Vec<u64> {
         let files = files_of_kind(&scene.bucket, scene.name(), "snapshot");
         let txids = files.iter().map(|file| file["max_txid"].as_u64().unwrap());
@@ -405,7 +336,7 @@ fn copy_all(from: &Path, to: &Path) {
 #[test]
 fn g6_deletions_that_fail_after_any_number_lose_nothing_and_the_next_run_converges() {
     let server = Server::start();
-    let scene = aged("partial", Some(server.bucket("backups")));
+    let scene = aged("partial", "a.db", Some(server.bucket("backups")));
     let root = scene.bucket.folder().to_owned();
     let saved = Saved::new(&root, &scene.path().join("saved"));
     let force = ["--force", "--points", "0", "--hourly", "3", "--daily", "3"];
@@ -449,7 +380,7 @@ fn g6_deletions_that_fail_after_any_number_lose_nothing_and_the_next_run_converg
 #[test]
 fn g12_a_store_that_fails_a_request_has_nothing_deleted() {
     let server = Server::start();
-    let scene = aged("no-list", Some(server.bucket("backups")));
+    let scene = aged("no-list", "a.db", Some(server.bucket("backups")));
     let before = ltx(&scene.bucket);
     let force = ["--force", "--points", "0", "--hourly", "3"];
     for (what, status) in [("list-type", 403), ("manifest.json", 403), ("/index/", 403)] {
