@@ -17,6 +17,7 @@ pub mod bank;
 pub mod bucket;
 pub mod chart;
 pub mod cluster;
+pub mod damage;
 pub mod litestream;
 pub mod locks;
 pub mod oracle;
