@@ -7,7 +7,7 @@
 )]
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use walrust_tests::program::{Watch, assert_newest, binary, walrust, walrust_conf
 use walrust_tests::scene::Scene;
 use walrust_tests::served::Served;
 use walrust_tests::server::{Action, Server};
-use walrust_tests::support::{PATIENCE, until};
+use walrust_tests::support::{PATIENCE, plain_request, until};
 use walrust_tests::weed::Weed;
 
 /// A watch that serves on a port of its own, and finds a commit late after two seconds.
@@ -106,6 +106,42 @@ fn h1_h2_readiness_and_lag_follow_the_store_and_liveness_does_not() {
     assert!(after["durable_txid"].as_u64() > before["durable_txid"].as_u64());
     watch.wait_stored(&scene, PATIENCE);
     watch.drain();
+}
+
+/// An address of this machine that is not loopback, as other network namespaces see it. Nothing is sent.
+fn own_address() -> IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // TEST-NET-1: any route there tells our side of it.
+    socket.connect("192.0.2.1:9").expect("a route");
+    socket.local_addr().unwrap().ip()
+}
+
+#[test]
+fn h7_r136_other_machines_reach_the_metrics_where_they_shall_and_not_by_default() {
+    let ours = own_address();
+    assert!(!ours.is_loopback(), "{ours}");
+    let scene = Scene::new("h7", "a.db");
+    let mut writer = scene.writer(scene.spec(1));
+    writer.row();
+    let scrape = |address: &str| {
+        let port = address.rsplit(':').next().unwrap();
+        plain_request(&format!("http://{ours}:{port}"), "GET", "/metrics")
+    };
+    let (watch, served) = serving(&scene, "");
+    wait_ready(&served);
+    assert!(served.address().starts_with("127.0.0.1:"));
+    assert_eq!(scrape(served.address()), None, "loopback is loopback");
+    watch.drain();
+    let configuration = configuration(&scene, "");
+    let text = fs::read_to_string(&configuration).unwrap();
+    fs::write(&configuration, text.replace("127.0.0.1:0", "0.0.0.0:0")).unwrap();
+    let mut command = walrust_configured(&scene.bucket, &configuration, "watch");
+    let mut process = Process::spawn(command.arg("-v"));
+    let served = Served::by(&mut process, "metrics");
+    let answer = scrape(served.address()).expect("an answer from outside");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("walrust_lag_seconds"), "{answer}");
+    Watch { process }.drain();
 }
 
 #[test]
