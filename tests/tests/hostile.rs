@@ -14,7 +14,9 @@ use regex_lite::Regex;
 use walrust_tests::bucket::SECRET_KEY;
 use walrust_tests::page::checkout;
 use walrust_tests::process::{Output, Process};
-use walrust_tests::program::{Watch, assert_newest, binary, restore, ship};
+use walrust_tests::program::{
+    Watch, assert_newest, binary, files_of_kind, list, restore, ship, walrust,
+};
 use walrust_tests::scene::Scene;
 use walrust_tests::server::{Action, Server};
 use walrust_tests::support::PATIENCE;
@@ -164,6 +166,30 @@ fn roll_back(scene: &Scene) {
     fs::remove_dir_all(scene.bucket.folder()).unwrap();
     let past = walrust_tests::bucket::Bucket::Folder(scene.path().join("past"));
     past.copy_to(scene.bucket.folder());
+}
+
+#[test]
+fn x6_a_bucket_that_was_set_back_is_noticed_and_never_goes_on_with_a_gap() {
+    let (scene, mut writer) = with_a_past("set-back");
+    let before = list(&scene.bucket, "a.db")["latest"]["txid"].as_u64();
+    roll_back(&scene);
+    let then = list(&scene.bucket, "a.db")["latest"]["txid"].as_u64();
+    assert!(then < before);
+    writer.row();
+    let output = ship::<&str>(&scene.bucket, &scene.database(), &[]);
+    let told = &output.stderr;
+    if output.status.success() {
+        // It may go on from there, if it says so and leaves no hole.
+        assert!(told.contains("rebase"), "{told}");
+        assert!(!files_of_kind(&scene.bucket, "a.db", "rebase").is_empty());
+        assert_newest(&scene.bucket, "a.db", scene.path(), &scene.oracle());
+    } else {
+        assert!(told.contains("a.db"), "{told}");
+        ship(&scene.bucket, &scene.database(), &["--adopt"]).expect_success();
+        assert_newest(&scene.bucket, "a.db", scene.path(), &scene.oracle());
+    }
+    let mut verify = walrust(&scene.bucket, "verify");
+    Process::run(verify.arg("a.db"), PATIENCE).expect_success();
 }
 
 #[test]

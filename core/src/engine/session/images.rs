@@ -105,13 +105,11 @@ impl Session<'_> {
         if self.image.is_some() || self.images_pause(now) || self.stopping_without_need() {
             return None;
         }
-        let base_waits =
-            matches!(self.queue.front(), Some(batch) if matches!(batch.body, Body::Streamed));
         let base_comes = self
             .capture
             .as_ref()
             .is_some_and(|capture| capture.jobs.iter().any(|job| job.kind() == ImageKind::Base));
-        if base_waits && !base_comes {
+        if self.base_waits() && !base_comes {
             let message = "the base of the chain was given up";
             return Some(End::Reopen(Error::new(ErrorKind::Unavailable, message)));
         }
@@ -155,9 +153,17 @@ impl Session<'_> {
         None
     }
 
-    /// A stop waits for nothing but a base, and for a snapshot that was promised.
+    /// A stop waits for nothing but a base, be it the first one or one that the chain goes on with, and for a
+    /// snapshot that was promised.
     pub(super) fn stopping_without_need(&self) -> bool {
-        self.stop_by.is_some() && self.has_base && !self.snapshot_is_promised()
+        let needed = !self.has_base || self.base_waits() || self.snapshot_is_promised();
+        self.stop_by.is_some() && !needed
+    }
+
+    /// Whether what is to be stored next is every page of the database.
+    fn base_waits(&self) -> bool {
+        let front = self.queue.front();
+        front.is_some_and(|batch| matches!(batch.body, Body::Streamed))
     }
 
     /// Makes the job of a snapshot that is wanted or due.
