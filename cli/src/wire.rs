@@ -1,7 +1,6 @@
 //! The calls into the engine, and its reports turned into ours. Nothing else of this program knows them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -149,8 +148,8 @@ pub(crate) async fn watch(
         false => MetricsSettings::default(),
     };
     let facts = Facts {
-        paused: paused(&resolved),
-        missing: missing(&resolved),
+        paused: resolved.paused(),
+        missing: resolved.missing(),
         ready_lag: settings.ready_lag,
         ..facts(Mode::Watch, resolved.config_hash.clone(), &clock)
     };
@@ -244,7 +243,7 @@ impl<F: Fn() -> Result<Resolved> + Clone + Send + 'static> Scanner<F> {
             let wanted = self.rescan.wanted().to_vec();
             self.sender.send_replace(Arc::new(wanted));
         }
-        self.board.scanned(paused(&found), missing(&found));
+        self.board.scanned(found.paused(), found.missing());
         self.unmatched = found.unmatched;
     }
 }
@@ -287,23 +286,6 @@ fn facts(mode: Mode, config_hash: Option<String>, clock: &Clock) -> Facts {
     }
 }
 
-/// The databases that are left alone on purpose.
-fn paused(resolved: &Resolved) -> Vec<(DatabaseName, PathBuf)> {
-    let paused = resolved.databases.iter().filter(|database| database.paused);
-    paused
-        .map(|database| (database.name.clone(), database.path.clone()))
-        .collect()
-}
-
-/// The patterns that match no file though one is required.
-fn missing(resolved: &Resolved) -> Vec<PathBuf> {
-    let required = resolved
-        .unmatched
-        .iter()
-        .filter(|pattern| !pattern.optional);
-    required.map(|pattern| pattern.pattern.clone()).collect()
-}
-
 async fn engine_options(
     resolved: &Resolved,
     until: engine::Until,
@@ -325,6 +307,7 @@ async fn engine_options(
         lease_duration: settings.lease_duration,
         until,
         patient: false,
+        behind_gate: false,
         memory_limit: resolved.memory_limit,
         grace: GRACE,
         clock: Clock::system(),
@@ -482,6 +465,7 @@ pub(crate) async fn replicate(
             true => replica::Until::CaughtUp,
             false => replica::Until::Stopped,
         },
+        patient: false,
         clock: clock.clone(),
     };
     let replica = Replica::new(options, events)?;

@@ -78,6 +78,7 @@ fn watch(store: &Arc<dyn Store>, path: &Path, extra: &str) -> Running {
         checksums: true,
         until: Until::Stopped,
         patient: false,
+        behind_gate: false,
         lease: LeaseMode::Enforce,
         lease_duration: Duration::from_secs(30),
         memory_limit: resolved.memory_limit,

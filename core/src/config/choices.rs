@@ -86,6 +86,18 @@ choice! {
 }
 
 choice! {
+    /// Whether a pod's application is held until its streams are ours.
+    GateStartup {
+        /// Each time a pod starts.
+        Always = "always",
+        /// Where a database of the pod was restored, and nobody has followed it since.
+        Restored = "restored",
+        /// Never.
+        Never = "never",
+    }
+}
+
+choice! {
     /// Whether writers may be held for at most 20 ms where checkpoints never catch up.
     Barrier {
         /// Where it is needed.

@@ -60,8 +60,10 @@ pub struct File {
 pub struct Entry {
     /// Where it stands in the file.
     pub place: Place,
-    /// The file, or a pattern in the last part.
+    /// The file, or a pattern in the last part; of an entry that names a replica alone, the replica.
     pub path: PathBuf,
+    /// Where a replica of it lives, instead of `path`.
+    pub local: Option<PathBuf>,
     /// What replaces the file's name in the bucket.
     pub prefix: Option<DatabaseName>,
     /// Whether to wait for a file that is not there.
@@ -251,6 +253,7 @@ fn read_store<'t>(reader: &mut Reader<'t>, table: &DeTable<'t>) -> StoreLayer {
         lease_duration: section.take("lease_duration", |value| {
             limits::lease_duration(value.duration()?).map_err(|error| error.to_string())
         }),
+        gate_startup: section.take("gate_startup", |value| value.parsed()),
         max_requests: section.take("max_requests", |value| {
             limits::max_requests(value.whole()?).map_err(|error| error.to_string())
         }),
@@ -337,6 +340,7 @@ fn read_entry<'t>(
     let place = reader.source.place(span);
     let mut section = Section::new(reader, "databases", table);
     let path = section.take("path", |value| value.filled());
+    let local = section.take("local", |value| value.filled());
     let prefix = section.take_either("prefix", "name", |value| {
         let text = value.text()?;
         let name = text.strip_suffix('/').unwrap_or(&text);
@@ -348,7 +352,8 @@ fn read_entry<'t>(
         .map(|table| RetentionLayer::read(Section::new(section.reader(), "retention", table)));
     let entry = Entry {
         place,
-        path: path.clone().unwrap_or_default().into(),
+        path: path.or(local.clone()).unwrap_or_default().into(),
+        local: local.map(PathBuf::from),
         prefix,
         optional: section.take("optional", |value| value.boolean()) == Some(true),
         paused: section.take("paused", |value| value.boolean()) == Some(true),
@@ -362,9 +367,10 @@ fn read_entry<'t>(
         let message = "`memory_limit`: it holds for the whole process and belongs into [sync]";
         section.fault("memory_limit", span, message);
     }
-    if path.is_none() && !table.contains_key("path") && !table.contains_key("local") {
+    let is_named = !entry.path.as_os_str().is_empty();
+    if !is_named && !table.contains_key("path") && !table.contains_key("local") {
         section.fault("path", span, "a database without `path`");
     }
     section.finish();
-    path.is_some().then_some(entry)
+    is_named.then_some(entry)
 }

@@ -26,7 +26,7 @@ pub mod streams;
 mod tests;
 pub mod value;
 
-pub use choices::{Barrier, ChoiceError, LeaseMode, LogFormat, PathStyle};
+pub use choices::{Barrier, ChoiceError, GateStartup, LeaseMode, LogFormat, PathStyle};
 pub use encryption::Encryption;
 pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};

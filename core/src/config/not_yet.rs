@@ -2,7 +2,7 @@
 //! accepted and ignored misleads; one that is called unknown sends people looking for a typing error.
 
 /// `section` or `section.key`. A feature takes its lines out when it comes.
-const NOT_YET: &[&str] = &["s3.gate_startup", "databases.local"];
+const NOT_YET: &[&str] = &[];
 
 /// How to name `key` of `section` (empty at the top) in an error, if its feature is still to come.
 pub(super) fn not_yet(section: &str, key: &str) -> Option<String> {

@@ -11,6 +11,7 @@ use super::retention::{RetentionLayer, RetentionPolicy};
 use super::settings::{ReplicateSettings, Resolved, StoreLayer, StoreSettings, SyncLayer};
 use super::{Environment, File};
 use crate::error::{Error, ErrorKind, Result};
+use crate::types::DatabaseName;
 
 /// What is captured and neither spooled nor stored.
 const DEFAULT_MEMORY: u64 = 16 << 20;
@@ -144,6 +145,20 @@ fn from_environment(environment: &Environment) -> Result<StoreLayer> {
 }
 
 impl Resolved {
+    /// The databases that are left alone on purpose: name and file.
+    pub fn paused(&self) -> Vec<(DatabaseName, PathBuf)> {
+        let paused = self.databases.iter().filter(|database| database.paused);
+        paused
+            .map(|database| (database.name.clone(), database.path.clone()))
+            .collect()
+    }
+
+    /// The patterns that match no file though one is required.
+    pub fn missing(&self) -> Vec<PathBuf> {
+        let required = self.unmatched.iter().filter(|pattern| !pattern.optional);
+        required.map(|pattern| pattern.pattern.clone()).collect()
+    }
+
     /// That there is something to watch now, or may be later.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::choices::{Barrier, LeaseMode, LogFormat, PathStyle};
+use super::choices::{Barrier, GateStartup, LeaseMode, LogFormat, PathStyle};
 use super::encryption::Encryption;
 use super::heartbeat::HeartbeatUrl;
 use super::metrics::MetricsLayer;
@@ -36,6 +36,7 @@ pub struct StoreLayer {
     pub checksums: Option<bool>,
     pub lease: Option<LeaseMode>,
     pub lease_duration: Option<Duration>,
+    pub gate_startup: Option<GateStartup>,
     pub max_requests: Option<NonZeroU32>,
     pub bandwidth: Option<u64>,
 }
@@ -58,6 +59,7 @@ impl StoreLayer {
             checksums: self.checksums.or(lower.checksums),
             lease: self.lease.or(lower.lease),
             lease_duration: self.lease_duration.or(lower.lease_duration),
+            gate_startup: self.gate_startup.or(lower.gate_startup),
             max_requests: self.max_requests.or(lower.max_requests),
             bandwidth: self.bandwidth.or(lower.bandwidth),
         }
@@ -79,6 +81,7 @@ impl StoreLayer {
             checksums: self.checksums.unwrap_or(true),
             lease: self.lease.unwrap_or(LeaseMode::Enforce),
             lease_duration: self.lease_duration.unwrap_or(Duration::from_secs(30)),
+            gate_startup: self.gate_startup.unwrap_or(GateStartup::Restored),
             max_requests: self.max_requests.unwrap_or(DEFAULT_REQUESTS),
             bandwidth: self.bandwidth.and_then(count_or_off),
         })
@@ -121,6 +124,8 @@ pub struct StoreSettings {
     /// How long a silent owner keeps the stream.
     #[serde(serialize_with = "super::retention::seconds")]
     pub lease_duration: Duration,
+    /// Whether a sidecar holds its pod's application until the streams are ours.
+    pub gate_startup: GateStartup,
     /// Requests in flight at once, of all databases together.
     pub max_requests: NonZeroU32,
     /// Bytes a second, up and down together; none: no limit.

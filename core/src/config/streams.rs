@@ -66,12 +66,30 @@ fn is_used(path: &Path, text: &str) -> Result<bool> {
     Ok(false)
 }
 
+/// As [`of`], each with the place of its replica.
+///
+/// # Errors
+/// As [`of`].
+pub fn replicas(file: &File, stored: &[DatabaseName]) -> Result<Vec<Stream>> {
+    of_placed(file, stored, |entry| {
+        entry.local.as_ref().unwrap_or(&entry.path)
+    })
+}
+
 /// The streams of `file`: of each entry that names one file, and of each name in `stored` that a pattern
 /// means.
 ///
 /// # Errors
 /// Invalid where two entries mean one stream or one file.
 pub fn of(file: &File, stored: &[DatabaseName]) -> Result<Vec<Stream>> {
+    of_placed(file, stored, |entry| &entry.path)
+}
+
+fn of_placed(
+    file: &File,
+    stored: &[DatabaseName],
+    place: impl Fn(&Entry) -> &PathBuf,
+) -> Result<Vec<Stream>> {
     let mut streams = Vec::new();
     for entry in &file.databases {
         match pattern(entry) {
@@ -80,7 +98,7 @@ pub fn of(file: &File, stored: &[DatabaseName]) -> Result<Vec<Stream>> {
                     Some(prefix) => prefix.clone(),
                     None => super::databases::own_name(&entry.path, None)?,
                 },
-                path: entry.path.clone(),
+                path: place(entry).clone(),
                 retention: entry.retention,
             }),
             Some(text) => {
@@ -89,7 +107,7 @@ pub fn of(file: &File, stored: &[DatabaseName]) -> Result<Vec<Stream>> {
                     let file_name = within(name, entry.prefix.as_ref())?;
                     super::databases::is_match(&pattern, file_name).then(|| Stream {
                         name: name.clone(),
-                        path: entry.path.with_file_name(file_name),
+                        path: place(entry).with_file_name(file_name),
                         retention: entry.retention,
                     })
                 }));

@@ -25,7 +25,7 @@ pub(super) struct RemoteHead {
 }
 
 impl RemoteHead {
-    fn is(&self, seen: &Head) -> bool {
+    pub(super) fn is(&self, seen: &Head) -> bool {
         self.txid == seen.txid && self.stream == seen.stream && self.sum == seen.sum
     }
 }

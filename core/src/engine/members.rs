@@ -51,6 +51,7 @@ pub(super) struct Terms {
     pub(super) permission: Permission,
     pub(super) tracked: bool,
     pub(super) until: Until,
+    pub(super) patient: bool,
 }
 
 /// One database.
@@ -268,6 +269,7 @@ impl Members {
         self.next += 1;
         let first = DatabaseStatus {
             blind_since: Some(self.shared.clock.now()),
+            optional: database.optional,
             ..DatabaseStatus::new(database.name.clone(), database.path.clone())
         };
         let (status, statuses) = watch::channel(first);
@@ -334,7 +336,7 @@ fn worker_options(database: ResolvedDatabase, terms: &Terms) -> WorkerOptions {
     let off = Duration::ZERO;
     WorkerOptions {
         path: PathBuf::from(&database.path),
-        optional: database.optional,
+        optional: database.optional || terms.patient,
         name: database.name,
         attach: AttachOptions {
             set_wal_mode: sync.set_wal_mode,

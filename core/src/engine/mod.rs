@@ -2,10 +2,12 @@
 
 mod adopt;
 mod anchor;
+mod answer;
 mod backoff;
 mod bridge;
 mod budget;
 mod capture;
+mod catch_up;
 mod checkpoint;
 mod control;
 mod counters;

@@ -169,9 +169,10 @@ impl Job<'_> {
             new_chain: self.permission.new_chain,
             known: known.or(remote.and_then(Remote::stream)),
             stop: &stop,
+            patient: false,
         };
         let name = self.layout.name();
-        acquire(bid, &mut || {
+        acquire(bid, &mut |_| {
             tracing::info!(%name, "waiting for the lease");
         })
         .await

@@ -17,9 +17,9 @@ use super::backoff::Backoff;
 use super::bridge::{Fetched, before};
 use super::open::{Disk, Found};
 use super::remote::Remote;
-use super::status::{DatabaseState, DatabaseStatus};
+use super::status::DatabaseStatus;
 use super::tenure::{Bid, acquire};
-use super::worker::{Context, Shared};
+use super::worker::{Context, Shared, wait_shown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Lease;
 use crate::manifest::FileEntry;
@@ -140,11 +140,10 @@ impl Seeker {
             new_chain: self.permission.new_chain,
             known: known.or(remote.and_then(Remote::stream)),
             stop: &self.stop,
+            patient: self.shared.patient,
         };
-        let mut waits = || {
-            self.status
-                .send_modify(|status| status.state = DatabaseState::AcquiringLease);
-        };
+        let now = self.shared.clock.now();
+        let mut waits = |held: &Error| wait_shown(&self.status, self.shared.patient, held, now);
         let lease = Arc::new(acquire(bid, &mut waits).await?);
         Ok(self.lease.get_or_init(|| lease).clone())
     }

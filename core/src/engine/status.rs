@@ -85,6 +85,8 @@ pub struct DatabaseStatus {
     pub name: DatabaseName,
     /// Its file.
     pub path: PathBuf,
+    /// Whether nobody waits for its file.
+    pub optional: bool,
     /// The state in a word.
     pub state: DatabaseState,
     /// The newest captured transaction.
@@ -125,6 +127,7 @@ impl DatabaseStatus {
         Self {
             name,
             path,
+            optional: true,
             state: DatabaseState::AcquiringLease,
             txid: None,
             durable_txid: None,

@@ -34,11 +34,13 @@ pub(super) struct Bid<'a> {
     /// What is known of the stream already.
     pub(super) known: Option<StreamId>,
     pub(super) stop: &'a CancellationToken,
+    /// Whether an owner that lives is waited for however long.
+    pub(super) patient: bool,
 }
 
-/// Takes the lease, waiting for an owner that may be gone; `waits` is told so. Errors: Fenced once the wait
+/// Takes the lease, waiting for an owner that may be gone; `waits` is told what for. Errors: Fenced once the wait
 /// is over and somebody else still writes.
-pub(super) async fn acquire(bid: Bid<'_>, waits: &mut (dyn FnMut() + Send)) -> Result<Lease> {
+pub(super) async fn acquire(bid: Bid<'_>, waits: &mut (dyn FnMut(&Error) + Send)) -> Result<Lease> {
     let lock = bid.dir.map(|dir| {
         let lock = dir.holder();
         LockIdentity {
@@ -72,10 +74,11 @@ pub(super) async fn acquire(bid: Bid<'_>, waits: &mut (dyn FnMut() + Send)) -> R
             };
         let again = Instant::now() + owner.retry_after.clamp(LEASE_PAUSE.0, LEASE_PAUSE.1);
         let hint = "wait until it ends, or stop it; to take over from this database: --adopt";
-        if again > until {
-            return Err(owner.into_error(bid.layout).hint(hint));
+        let held = owner.into_error(bid.layout).hint(hint);
+        if again > until && !bid.patient {
+            return Err(held);
         }
-        waits();
+        waits(&held);
         if timeout_at(again, bid.stop.cancelled()).await.is_ok() {
             return Err(Error::new(
                 ErrorKind::Cancelled,

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::anchor::Permission;
+use super::answer::answer;
 use super::budget::Budget;
 use super::control::Asked;
 use super::counters::Counters;
@@ -20,7 +21,7 @@ use super::worker::Shared;
 use crate::clock::Clock;
 use crate::config::ResolvedDatabase;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lease::{HolderId, LeasePolicy, Mode as LeaseMode};
+use crate::lease::{Claims, HolderId, IdleOwner, LeasePolicy, Mode as LeaseMode};
 use crate::sqlite::require_compile_options;
 use crate::store::Store;
 use crate::types::{DatabaseName, KeyPrefix, Txid};
@@ -49,8 +50,13 @@ pub struct WatchOptions {
     pub lease_duration: Duration,
     /// When to end.
     pub until: Until,
-    /// Whether to go on where no database can be watched: what is wrong may be mended from outside.
+    /// As part of a pod: files are waited for, and so are leases, however long; an idle owner is asked and not
+    /// replaced, and whoever asks is answered; and the watch goes on where no database can be watched, for what
+    /// is wrong may be mended from outside.
     pub patient: bool,
+    /// Whether nobody can have the databases open until their streams are ours: then one that was restored before
+    /// its stream went on is restored again.
+    pub behind_gate: bool,
     /// What captured commits may take of the memory, in bytes, until they are spooled or stored; all
     /// databases together.
     pub memory_limit: u64,
@@ -127,6 +133,8 @@ pub struct Watch {
     members: Members,
     patient: bool,
     requests: Option<mpsc::Receiver<Asked>>,
+    /// With what whoever asks is answered, and the length of a lease.
+    answering: Option<(Claims, Duration)>,
 }
 
 impl Watch {
@@ -157,14 +165,24 @@ impl Watch {
             lease: LeasePolicy {
                 mode: options.lease,
                 duration: options.lease_duration,
+                idle: match options.patient {
+                    true => IdleOwner::Ask,
+                    false => IdleOwner::Replace,
+                },
                 ..LeasePolicy::default()
             },
+            patient: options.patient,
+            behind_gate: options.behind_gate,
         });
+        let claims = Claims::new(shared.store.clone(), &options.prefix, &shared.holder.0);
+        let answers = options.patient && options.lease != LeaseMode::Off;
+        let answering = answers.then_some((claims, options.lease_duration));
         let terms = Terms {
             prefix: options.prefix,
             permission: options.permission,
             tracked: options.checksums,
             until: options.until,
+            patient: options.patient,
         };
         let clock = shared.clock.clone();
         let (members, set) = Members::new(shared, terms, stop.clone(), &options.databases);
@@ -173,6 +191,7 @@ impl Watch {
             members,
             patient: options.patient || options.until != Until::Stopped,
             requests: Some(requests),
+            answering,
         })
     }
 
@@ -208,8 +227,16 @@ impl Watch {
             mut members,
             patient,
             requests,
+            answering,
         } = self;
         drop(requests);
+        let answering = async {
+            match answering {
+                Some((claims, lease)) => answer(claims, lease, handle.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(answering);
         let unusable = all_unusable(handle.set.clone());
         tokio::pin!(unusable);
         let (mut given_up, mut more) = (patient, true);
@@ -226,6 +253,7 @@ impl Watch {
                     stop.cancel();
                 }
                 () = stop.cancelled(), if more => more = false,
+                () = &mut answering => {}
             }
         }
         members.finish().await

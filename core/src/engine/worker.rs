@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::anchor::{Permission, RemoteHead, permitted};
 use super::budget::Budget;
 use super::capture::PART_BYTES;
+use super::catch_up::catch_up;
 use super::control::{self, Asked};
 use super::counters::Counters;
 use super::event::{Happening, WatchEvent};
@@ -32,7 +33,7 @@ use crate::replica::refuse_replica;
 use crate::sqlite::{AttachOptions, DATABASE_HEADER_BYTES, Source, check_access};
 use crate::state::StateDir;
 use crate::store::{Layout, Put, Store};
-use crate::types::{DatabaseName, Txid};
+use crate::types::{DatabaseName, Timestamp, Txid};
 use crate::wal::wake::{Armed, WakeKind, Waker, WatchId};
 
 /// First and last pause between two sessions that failed.
@@ -69,6 +70,10 @@ pub(super) struct Shared {
     pub(super) holder: (HolderId, String),
     /// How leases are dealt with.
     pub(super) lease: LeasePolicy,
+    /// Whether leases are waited for however long, and asked for again once lost.
+    pub(super) patient: bool,
+    /// Whether nobody can have the databases open until their streams are ours.
+    pub(super) behind_gate: bool,
 }
 
 /// Settings of one database.
@@ -177,6 +182,16 @@ impl Context {
         }
     }
 
+    /// Another writer has the lease, and is waited for.
+    pub(super) fn waits_for_lease(&self, held: &Error) {
+        wait_shown(
+            &self.status,
+            self.shared.patient,
+            held,
+            self.shared.clock.now(),
+        );
+    }
+
     /// Nothing is attached any more.
     fn is_blind(&self) {
         let now = self.shared.clock.now();
@@ -276,7 +291,14 @@ async fn live(context: &mut Context) -> WorkerEnd {
             return WorkerEnd::Failed(error);
         }
         let began = Instant::now();
-        let outcome = session(context, &mut dir).await;
+        let caught_up = match context.shared.behind_gate && dir.is_none() {
+            true => catch_up(context).await,
+            false => Ok(()),
+        };
+        let outcome = match caught_up {
+            Ok(()) => session(context, &mut dir).await,
+            Err(error) => Err(error),
+        };
         context.is_blind();
         if began.elapsed() > LONG_SESSION {
             // What worked until now is tried again at once.
@@ -306,7 +328,15 @@ async fn live(context: &mut Context) -> WorkerEnd {
             Ok(End::Full(error)) | Err(error) => error,
         };
         context.failed(&error).await;
-        let ends = matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotDurable);
+        let fenced = error.kind() == ErrorKind::Fenced;
+        if fenced {
+            // It is another's now; to write again takes another epoch.
+            context.lease = None;
+        }
+        let ends = match fenced {
+            true => !context.shared.patient,
+            false => error.kind() == ErrorKind::NotDurable,
+        };
         if ends || context.stop.is_cancelled() || context.options.until != Until::Stopped {
             return WorkerEnd::Failed(error);
         }
@@ -319,6 +349,21 @@ async fn live(context: &mut Context) -> WorkerEnd {
         }
         pause = (pause * 2).min(PAUSE.1);
     }
+}
+
+/// Shows in `status` that another writer is waited for, and who that is where the wait may be long.
+pub(super) fn wait_shown(
+    status: &watch::Sender<DatabaseStatus>,
+    patient: bool,
+    held: &Error,
+    now: Timestamp,
+) {
+    status.send_modify(|status| {
+        status.state = DatabaseState::AcquiringLease;
+        if patient && status.error.is_none() {
+            status.error = Some(StandingError::new(held, now));
+        }
+    });
 }
 
 /// Gives the lease back, so that the next writer need not wait. Without it that one waits a lease.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Happening, ReplicaEvent};
@@ -50,6 +50,8 @@ pub struct ReplicaOptions {
     pub allow_network_fs: bool,
     /// When to end.
     pub until: Until,
+    /// Whether also what cannot pass by itself is tried again: it may be mended from outside.
+    pub patient: bool,
     /// The time of day.
     pub clock: Clock,
 }
@@ -104,7 +106,29 @@ impl Replica {
         let (local, source) = (options.local.clone(), options.source());
         let (replace, clock) = (options.replace, options.clock.clone());
         let network = options.allow_network_fs;
-        let home = blocking(move || Home::open(&local, source, replace, network, clock)).await?;
+        let mut pause = options.interval;
+        let home = loop {
+            let (local, source, clock) = (local.clone(), source.clone(), clock.clone());
+            let opened =
+                blocking(move || Home::open(&local, source, replace, network, clock)).await;
+            let error = match opened {
+                Ok(home) => break home,
+                Err(error) if !options.patient => return Err(error),
+                Err(error) => error,
+            };
+            tracing::error!(db = %options.layout.name(), kind = error.kind().name(), "{error}");
+            let standing = StandingError::new(&error, options.clock.now());
+            self.status.send_modify(|status| {
+                status.errors += 1;
+                status.error = Some(standing);
+            });
+            if timeout(pause, stop.cancelled()).await.is_ok() {
+                return Ok(());
+            }
+            pause = pause
+                .saturating_mul(2)
+                .min(LONGEST_PAUSE.max(options.interval));
+        };
         let (store, layout) = (options.store.clone(), options.layout.clone());
         let follower = Follower::new(store, layout, Arc::new(home), stop);
         let interval = options.interval;
@@ -185,7 +209,8 @@ impl Keeper {
         let once = self.options.until == Until::CaughtUp;
         // Somebody put another file where the replica was.
         let foreign = error.kind() == ErrorKind::Exists;
-        once || foreign || (!self.seen && is_permanent(error.kind()))
+        let lasts = foreign || (!self.seen && is_permanent(error.kind()));
+        once || (lasts && !self.options.patient)
     }
 
     /// Waits for the next look: about an interval after the last one `began`, and longer after failures.

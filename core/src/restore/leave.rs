@@ -93,7 +93,8 @@ pub(super) fn leave(dir: &StateDir, sums: Option<&SumFile>, leaving: &Leaving) -
         false => (Some(leaving.head), None),
         true => (None, Some(leaving.head)),
     };
-    if table.saved().is_some() {
+    // What an earlier restore left and nobody used is made anew with the database.
+    if table.saved().is_some() && sums.is_none() {
         return table.update(|saved| {
             saved.restored_head = restored_head;
             saved.rewind_from = rewind_from;

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fs::parent;
 use crate::manifest::{Catalog, Format, Place as FilePlace, read_facts};
 use crate::sqlite::{Checked, integrity_check, quick_check};
-use crate::state::{Head, Place, StateDir};
+use crate::state::{Head, Place, Saved, StateDir};
 use crate::store::{Layout, Meter, Metered, Store};
 use crate::types::{Timestamp, Txid};
 
@@ -119,7 +119,8 @@ impl Run<'_> {
     async fn run(&self) -> Result<RestoreReport> {
         check_output(&self.output, self.request.overwrite)?;
         let held = self.hold_state()?;
-        let ready = self.build(held.is_some()).await?;
+        let keeps = held.is_some() && self.is_used()?;
+        let ready = self.build(keeps).await?;
         self.progress.checking();
         let checked = self.ask_sqlite(ready.staged.path()).await?;
         let head = self.head(&ready).await?;
@@ -164,6 +165,16 @@ impl Run<'_> {
             None => Ok(None),
             Some(_) => StateDir::create_or_open(&self.output).map(Some),
         }
+    }
+
+    /// Whether the state directory tells more than that an earlier restore was here.
+    fn is_used(&self) -> Result<bool> {
+        let peek = StateDir::peek(&self.output)?;
+        let left = |saved: &Saved| saved.epoch.is_none() && saved.restored_head.is_some();
+        Ok(peek.is_some_and(|peek| {
+            let unused = peek.saved.as_ref().is_none_or(left);
+            !unused || !peek.spool.is_empty() || !peek.damage.is_empty()
+        }))
     }
 
     /// Plans and applies until a chain holds.

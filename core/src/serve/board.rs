@@ -97,7 +97,7 @@ pub enum Subject {
 #[derive(Debug)]
 pub struct Board {
     facts: RwLock<Facts>,
-    subject: Subject,
+    subject: RwLock<Subject>,
     meter: Meter,
     reloads: [AtomicU64; 2],
     clock: Clock,
@@ -108,7 +108,7 @@ impl Board {
     pub fn new(facts: Facts, subject: Subject, meter: Meter, clock: Clock) -> Self {
         Self {
             facts: RwLock::new(facts),
-            subject,
+            subject: RwLock::new(subject),
             meter,
             reloads: Default::default(),
             clock,
@@ -137,9 +137,25 @@ impl Board {
         facts.missing = missing;
     }
 
+    /// Something else is kept from now on.
+    pub fn turn_to(&self, subject: Subject) {
+        *self.subject.write().unwrap_or_else(PoisonError::into_inner) = subject;
+    }
+
+    /// The application is held no longer, whatever becomes of the leases.
+    pub fn open_gate(&self) {
+        let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
+        facts.gated = false;
+    }
+
+    fn subject(&self) -> Subject {
+        let subject = self.subject.read().unwrap_or_else(PoisonError::into_inner);
+        subject.clone()
+    }
+
     /// For steering. Errors: Unsupported where nothing is watched.
-    pub(super) fn watch(&self) -> Result<&WatchHandle> {
-        match &self.subject {
+    pub(super) fn watch(&self) -> Result<WatchHandle> {
+        match self.subject() {
             Subject::Watch(watch) => Ok(watch),
             Subject::Replicas(_) => Err(Error::new(
                 ErrorKind::Unsupported,
@@ -149,7 +165,9 @@ impl Board {
     }
 
     fn watched(&self) -> Vec<(DatabaseStatus, Arc<Counters>)> {
-        self.watch().map(WatchHandle::watched).unwrap_or_default()
+        self.watch()
+            .map(|watch| watch.watched())
+            .unwrap_or_default()
     }
 
     /// The names of the watched databases.
@@ -179,7 +197,7 @@ impl Board {
             counts: self.meter.snapshot(),
             reloads: self.reloads.each_ref().map(|n| n.load(Ordering::Relaxed)),
             databases: seen.collect(),
-            replicas: match &self.subject {
+            replicas: match self.subject() {
                 Subject::Watch(_) => Vec::new(),
                 Subject::Replicas(all) => all.iter().map(|one| one.borrow().clone()).collect(),
             },

@@ -80,7 +80,10 @@ fn judge(seen: &Seen, view: &View) -> Option<Reason> {
     let status = &seen.status;
     let lag = status.lag_millis(view.now);
     let (reason, message) = if status.state == DatabaseState::WaitingForFile {
-        return None;
+        if status.optional {
+            return None;
+        }
+        ("waiting_for_file", "the file is not there yet".to_owned())
     } else if status.state == DatabaseState::Fenced {
         ("fenced", "another writer owns the stream".to_owned())
     } else if !status.lease.held {
@@ -102,8 +105,11 @@ fn judge(seen: &Seen, view: &View) -> Option<Reason> {
     ))
 }
 
-/// Whether the application may start.
-pub(super) fn started(view: &View) -> bool {
-    let mut databases = view.databases.iter();
-    !view.facts.gated || databases.all(|seen| seen.status.lease.epoch.is_some())
+/// Whether the application may start. A file that is not there is the application's to make.
+pub fn started(view: &View) -> bool {
+    let held = |seen: &Seen| {
+        let status = &seen.status;
+        status.lease.epoch.is_none() && status.state != DatabaseState::WaitingForFile
+    };
+    !view.facts.gated || !view.databases.iter().any(held)
 }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
+use axum::Router;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -35,7 +36,7 @@ use crate::error::Result;
 pub use board::{Board, Facts, Mode, Seen, Subject, View};
 pub use client::Contact;
 pub use control::{Detached, LONGEST_LEAVE, LONGEST_WAIT, SYNC_TIME, Synced, Trouble};
-pub use health::{Reason, unready};
+pub use health::{Reason, started, unready};
 pub use heartbeat::Heartbeat;
 pub use http::{Listener, control, read_only};
 pub use metrics::{Format, render};
@@ -57,9 +58,16 @@ impl Serving {
         board: Arc<Board>,
         address: SocketAddr,
     ) -> Result<SocketAddr> {
+        self.routes(http::read_only(board), address).await
+    }
+
+    /// Serves `router` at `address`, as [`Serving::read_only`] serves its own.
+    ///
+    /// # Errors
+    /// Those of [`Listener::bind`]; then nothing new is served.
+    pub async fn routes(&mut self, router: Router, address: SocketAddr) -> Result<SocketAddr> {
         let listener = Listener::bind(address).await?;
         let address = listener.address();
-        let router = http::read_only(board);
         self.tasks.spawn(listener.serve(router, ASK_TIME));
         Ok(address)
     }

@@ -360,6 +360,7 @@ mod routes {
             checksums: true,
             until: Until::Stopped,
             patient: false,
+            behind_gate: false,
             lease: LeaseMode::Enforce,
             lease_duration: Duration::from_secs(30),
             memory_limit: 1 << 20,

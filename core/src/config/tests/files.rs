@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{faults, parse, parse_with};
 use crate::config::not_yet::{listed, not_yet};
 use crate::config::{
-    Barrier, Encryption, Environment, File, LeaseMode, LogFormat, PathStyle, ProxyAddress,
-    RetentionLayer,
+    Barrier, Encryption, Environment, File, GateStartup, LeaseMode, LogFormat, PathStyle,
+    ProxyAddress, RetentionLayer,
 };
 use crate::error::{Error, ErrorKind};
 use crate::types::Txid;
@@ -28,6 +28,7 @@ tags = { team = "payments", stage = "prod" }
 checksums = false
 lease = "observe"
 lease_duration = "45s"
+gate_startup = "always"
 max_requests = 8
 bandwidth = "10MiB"
 
@@ -81,6 +82,7 @@ retention = { hourly = 12, points = 60 }
 [[databases]]
 path = "/var/lib/users.db"
 name = "users"
+local = "/var/lib/replica.db"
 "#;
 
 #[test]
@@ -107,6 +109,7 @@ fn every_key_is_read() {
     assert_eq!(store.checksums, Some(false));
     assert_eq!(store.lease, Some(LeaseMode::Observe));
     assert_eq!(store.lease_duration, Some(Duration::from_secs(45)));
+    assert_eq!(store.gate_startup, Some(GateStartup::Always));
     assert_eq!(store.max_requests.map(u32::from), Some(8));
     assert_eq!(store.bandwidth, Some(10 << 20));
     let sync = &file.sync;
@@ -160,6 +163,8 @@ fn every_key_is_read() {
     assert_eq!(app.retention, expected);
     assert_eq!(users.retention, RetentionLayer::default());
     assert_eq!(users.prefix, "users".parse().ok());
+    assert_eq!(users.local, Some("/var/lib/replica.db".into()));
+    assert_eq!(app.local, None);
     assert!(!users.optional && !users.paused);
     assert_eq!(file.replicate_interval, Some(Duration::from_millis(500)));
 }
@@ -199,14 +204,6 @@ fn v9_unknown_keys_are_refused_in_every_section() {
 
 #[test]
 fn keys_of_later_features_are_refused_by_name() {
-    assert_eq!(
-        faults("[s3]\ngate_startup = \"x\""),
-        ["2:1: `gate_startup` is not available in this version"]
-    );
-    assert_eq!(
-        faults("[[databases]]\npath = \"a\"\nlocal = \"b\""),
-        ["3:1: `local` is not available in this version"]
-    );
     // The list names nothing that is already there.
     for path in listed() {
         let text = match path.split_once('.') {

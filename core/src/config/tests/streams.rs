@@ -3,7 +3,43 @@
 use std::path::Path;
 
 use super::parse;
-use crate::config::streams::{has_pattern, without_used_patterns};
+use crate::config::streams::{Stream, has_pattern, of, replicas, without_used_patterns};
+use crate::types::DatabaseName;
+
+fn names(stored: &[&str]) -> Vec<DatabaseName> {
+    stored.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+fn shown(streams: Vec<Stream>) -> Vec<String> {
+    let shown = |stream: Stream| format!("{} -> {}", stream.name, stream.path.display());
+    streams.into_iter().map(shown).collect()
+}
+
+#[test]
+fn a_replica_lives_where_local_says_and_keeps_the_name_of_its_source() {
+    let file = parse(
+        "[[databases]]\npath = \"/data/app.db\"\nlocal = \"/replica/copy.db\"\n\
+         [[databases]]\npath = \"/data/t/*.db\"\nname = \"tenants\"\nlocal = \"/replica/t/*.db\"\n\
+         [[databases]]\nlocal = \"/replica/alone.db\"\n",
+    );
+    let stored = names(&["app.db", "tenants/a.db", "tenants/a.txt", "b.db"]);
+    assert_eq!(
+        shown(replicas(&file, &stored).unwrap()),
+        [
+            "app.db -> /replica/copy.db",
+            "tenants/a.db -> /replica/t/a.db",
+            "alone.db -> /replica/alone.db"
+        ]
+    );
+    assert_eq!(
+        shown(of(&file, &stored).unwrap()),
+        [
+            "app.db -> /data/app.db",
+            "tenants/a.db -> /data/t/a.db",
+            "alone.db -> /replica/alone.db"
+        ]
+    );
+}
 
 #[test]
 fn a_pattern_whose_directory_is_in_use_wants_nothing_back() {

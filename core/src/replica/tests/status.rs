@@ -34,6 +34,7 @@ impl Running {
             replace: Replace::No,
             allow_network_fs: false,
             until,
+            patient: false,
             clock: Clock::manual(NOW),
         };
         let replica = Replica::new(options, events).unwrap();
