@@ -22,6 +22,7 @@ pub mod litestream;
 pub mod locks;
 pub mod oracle;
 pub mod page;
+pub mod pod;
 pub mod process;
 pub mod program;
 pub mod record;
