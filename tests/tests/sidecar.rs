@@ -340,7 +340,7 @@ fn u20_an_idle_owner_is_respected_a_released_lease_taken_and_the_gate_opens_then
     first.stop().expect_success();
     let began = Instant::now();
     wait_ready(&second.served);
-    println!("released: taken after {:?}", began.elapsed());
+    eprintln!("released: taken after {:?}", began.elapsed());
     until("the gate opens", PATIENCE, || {
         (second.served.code("/startupz") == 200).then_some(())
     });
@@ -397,7 +397,7 @@ fn rule_14_a_restored_volume_whose_head_moved_is_brought_to_it_behind_the_gate()
 }
 
 #[test]
-fn u20_a_dead_owner_is_replaced_after_one_lease() {
+fn u20_a_dead_owner_is_replaced_within_two_leases() {
     let weed = Weed::start();
     let scene = Scene::on("pod-dead", "a.db", weed.bucket("pod-dead"));
     scene.writer(scene.spec(1)).steps(5);
@@ -418,7 +418,7 @@ fn u20_a_dead_owner_is_replaced_after_one_lease() {
     ));
     assert_eq!(second.served.code("/startupz"), 200, "there is no gate");
     wait_ready(&second.served);
-    println!("dead: taken after {:?}", began.elapsed());
+    eprintln!("dead: taken after {:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(50));
     second.stop().expect_success();
 }
@@ -455,7 +455,7 @@ fn r65_sigterm_under_load_ships_the_last_commit_of_twenty_databases_within_three
     let began = Instant::now();
     pod.process.output(PATIENCE).expect_success();
     let took = began.elapsed();
-    println!("drained in {took:?}");
+    eprintln!("drained in {took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
     for scene in &scenes {
         let newest = {
