@@ -751,7 +751,7 @@ mod tests {
             "replicate s3://my-bucket/a --local a.db --interval 5",
             "replicate s3://my-bucket/a --local a.db --interval 0s",
             "replicate s3://my-bucket/a --local a.db --interval s",
-            "replicate s3://my-bucket/a --local a.db --metrics-port 1",
+            "replicate s3://my-bucket/a --local a.db --metrics-port 1 --no-metrics",
             "status",
             "status --state a.db --control 127.0.0.1:1",
             "sync --state a.db --timeout 2h",

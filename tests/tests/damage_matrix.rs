@@ -57,7 +57,7 @@ fn end_of(key: &str) -> u64 {
 }
 
 /// Makes of a file the one that another lineage would have stored: the same pages, and every sum is right.
-fn foreign(bytes: &mut Vec<u8>) {
+fn foreign(bytes: &mut [u8]) {
     let outline = Outline::read(Cursor::new(&bytes[..]), |_| {}).unwrap();
     let lineage = 1 << 40;
     let header = Header {
@@ -282,7 +282,7 @@ impl Matrix {
             changed(&format!("flipped in {place}"), &|bytes| bytes[at] ^= 2)
         };
         let flipped: BTreeSet<Outcome> = flips.into_iter().map(flip).collect();
-        let foreign = changed("of another lineage", &foreign);
+        let foreign = changed("of another lineage", &|bytes| foreign(bytes));
         self.row(file, "cut", &cut);
         self.row(file, "flipped", &flipped);
         self.row(file, "foreign lineage", &BTreeSet::from([foreign]));

@@ -141,6 +141,10 @@ fn the_api_server_takes_every_object_of_every_variant() {
     for namespace in [NAMESPACE, "apps", "shop"] {
         let _ = kubectl.run(["create", "namespace", namespace]);
     }
+    // An uninstalled chart leaves its definitions, which other tests may have done.
+    let definitions = ["walrustbackups.walrust.dev", "walrustrestores.walrust.dev"];
+    let delete = ["delete", "crd", "--ignore-not-found"];
+    kubectl.ok(delete.into_iter().chain(definitions));
     let offline = Helm::new();
     for file in variants() {
         let text = offline.template(&["-f", file.to_str().unwrap()]).expect();
