@@ -12,7 +12,7 @@ fn every_fault_is_a_line_with_its_place() {
     shell.run("--config bad.toml list").fails_with(
         "walrust list: bad.toml:2:10: `bucket`: wants a string, found a whole number\n\
          walrust list: bad.toml:3:1: unknown key in [s3]: `regoin` (did you mean `region`?)\n\
-         walrust list: bad.toml:6:1: `heartbeat_url` is not available in this version",
+         walrust list: bad.toml:6:17: `heartbeat_url`: wants a string, found a whole number",
     );
     shell.write("broken.toml", "[s3]\nbucket = \"a");
     let ran = shell.run("list --config broken.toml");
