@@ -354,13 +354,19 @@ impl Inventory {
             .filter(|item| item.listed.is_none() && !item.dead)
     }
 
+    /// The transactions with which files are missing.
+    pub(super) fn gaps(&self) -> Vec<Txid> {
+        let road = self.road(&HashSet::new());
+        road.gaps.iter().map(|gap| gap.expected).collect()
+    }
+
     /// Whether a second look, a moment later, might show less trouble.
     pub(super) fn is_suspicious(&self) -> bool {
         let spoilt = self.items.values().any(|item| item.spoilt);
         spoilt
             || !self.issues.is_empty()
             || self.unlisted().next().is_some()
-            || !self.road(&HashSet::new()).gaps.is_empty()
+            || !self.gaps().is_empty()
     }
 }
 

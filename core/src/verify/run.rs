@@ -23,6 +23,8 @@ use crate::types::{StreamId, Txid, TxidRange};
 
 /// What is not as it should be is looked at again after this time: a writer may be about to.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// How often at most, where each look shows trouble in other places.
+const MORE_LOOKS: u32 = 5;
 
 /// An object that the manifest of a running watch does not name yet is younger. It is written within a minute
 /// of each change, and this leaves room for trouble with the store.
@@ -97,14 +99,22 @@ pub async fn verify(
     Ok(run.report(walked, deep, started.elapsed()))
 }
 
-/// Takes the inventory; once more where that may have been unlucky.
+/// Takes the inventory; again where that may have been unlucky. Beside a busy writer a listing may show a file and not
+/// the one before it; what is really missing is missing in the same places a moment later.
 async fn look(store: &dyn Store, layout: &Layout) -> Result<Inventory> {
-    let inventory = Inventory::take(store, layout).await?;
-    if !inventory.is_suspicious() {
-        return Ok(inventory);
+    let mut inventory = Inventory::take(store, layout).await?;
+    for _ in 0..MORE_LOOKS {
+        if !inventory.is_suspicious() {
+            break;
+        }
+        let gaps = inventory.gaps();
+        tokio::time::sleep(SECOND_LOOK).await;
+        inventory = Inventory::take(store, layout).await?;
+        if inventory.gaps() == gaps {
+            break;
+        }
     }
-    tokio::time::sleep(SECOND_LOOK).await;
-    Inventory::take(store, layout).await
+    Ok(inventory)
 }
 
 /// A verification whose files are read.
