@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -14,13 +15,18 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use walrust_core::clock::Clock;
 use walrust_core::process::Signals;
+use walrust_operator::controller::Timing;
 use walrust_operator::offline::{self, Source};
 use walrust_operator::render::Settings;
+use walrust_operator::run::{self, Options};
+use walrust_operator::status::Patience;
 use walrust_operator::webhook::rotation::Lifetimes;
 use walrust_operator::webhook::{self, Certificates, Hook, Live, Metrics, Served, keeper};
-use walrust_operator::{api, yaml};
+use walrust_operator::{api, selftest, yaml};
 
-use crate::args::{Cli, Command, OfflineArgs, WebhookArgs};
+use crate::args::{
+    Cli, Command, LogFormat, OfflineArgs, RunArgs, Selftest, SelftestArgs, WebhookArgs,
+};
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
@@ -28,7 +34,9 @@ fn main() -> ExitCode {
         Command::Crds => crds(),
         Command::Render(args) => without_cluster(&args, offline::render),
         Command::Inject(args) => without_cluster(&args, offline::inject),
+        Command::Run(args) => operate(args),
         Command::Webhook(args) => serve(&args),
+        Command::Selftest(args) => try_out(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,6 +117,69 @@ fn serve(args: &WebhookArgs) -> anyhow::Result<()> {
             stopped = async { stopping.await?; std::future::pending().await } => stopped,
         }
     })
+}
+
+/// Two threads: passes are short, and wait for the network most of the time.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start")
+}
+
+fn operate(args: RunArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Text => lines.with_ansi(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    let timing = Timing {
+        scrape: Duration::from_millis(args.scrape_millis),
+        patience: Patience {
+            unreachable: Duration::from_millis(args.unreachable_millis),
+            config: Duration::from_millis(args.pending_millis),
+        },
+        ..Timing::default()
+    };
+    let namespace = args.namespace.clone();
+    let certificates = args.certificates(namespace.as_deref().unwrap_or("default"));
+    let webhook = args.webhook_port.zip(certificates);
+    let options = Options {
+        webhook,
+        settings: args.settings,
+        namespaces: args.watch_namespaces,
+        namespace: args.namespace,
+        lease: args.lease,
+        identity: args.identity,
+        metrics_port: args.metrics_port,
+        timing,
+    };
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let mut signals = Signals::listen()?;
+        let signalled = stop.clone();
+        tokio::spawn(async move {
+            signals.next().await;
+            signalled.cancel();
+        });
+        run::run(options, stop).await
+    })
+}
+
+fn try_out(args: &SelftestArgs) -> anyhow::Result<()> {
+    let said = runtime()?.block_on(async {
+        let client = Client::try_default().await.context("find the cluster")?;
+        match args.what {
+            Selftest::Crds => selftest::crds(client, &args.namespace).await,
+            Selftest::Webhook => selftest::webhook(client, &args.namespace).await,
+        }
+    })?;
+    print(&format!("{said}\n"))
 }
 
 /// A file of text; `-` is stdin.

@@ -20,6 +20,7 @@ pub mod cluster;
 pub mod damage;
 pub mod litestream;
 pub mod locks;
+pub mod operator;
 pub mod oracle;
 pub mod page;
 pub mod pod;

@@ -183,13 +183,14 @@ fn the_operator_may_do_what_is_listed_here_and_nothing_else() {
         }
     }
     let wanted = [
-        "ClusterRole: walrust.dev walrustbackups walrustrestores: get list watch",
+        "ClusterRole: walrust.dev walrustbackups: get list watch",
+        "ClusterRole: walrust.dev walrustrestores: list watch",
         "ClusterRole: walrust.dev walrustbackups/status walrustrestores/status: patch",
         "ClusterRole: walrust.dev walrustbackups/finalizers walrustrestores/finalizers: update",
         "ClusterRole:  configmaps: get list watch create patch",
         "ClusterRole: batch cronjobs: get list watch create patch delete",
         "ClusterRole: batch jobs: get list watch create",
-        "ClusterRole:  pods: get list watch",
+        "ClusterRole:  pods: list watch",
         "ClusterRole:  persistentvolumeclaims: get",
         "ClusterRole: events.k8s.io events: create patch",
         "ClusterRole: admissionregistration.k8s.io mutatingwebhookconfigurations named r-walrust: get patch",
