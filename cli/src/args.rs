@@ -350,6 +350,10 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "HOW", default_value = "quick")]
     pub(crate) verify: Verify,
 
+    /// Also write a short report as JSON to this file, as a Kubernetes Job's termination message
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub(crate) report: Option<PathBuf>,
+
     /// Show no progress bar
     #[arg(long)]
     pub(crate) no_progress: bool,
@@ -673,6 +677,7 @@ mod tests {
             "watch app.db -b b --metrics-port 9090",
             "restore --all --config w.toml --if-missing --when-no-backup start-fresh",
             "restore app.db -o o.db -b b --point-in-time txid:42 --verify full --force",
+            "restore app.db -o o.db --config w.toml --resume --report /dev/termination-log",
             "list app.db -b b",
             "verify myapp.db --bucket my-backups",
             "verify myapp.db --bucket my-backups --endpoint https://fly.storage.tigris.dev",
@@ -734,6 +739,7 @@ mod tests {
             "restore app.db -b b",
             "restore -o o.db -b b",
             "restore app.db -o o.db --all",
+            "restore --all --config w.toml --report r.json",
             "restore app.db -o o.db --if-missing --force",
             "restore app.db -o o.db --point-in-time yesterday",
             "restore .. -o o.db",

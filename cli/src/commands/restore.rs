@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use walrust_core::config::StoreSettings;
 use walrust_core::process::Signals;
+use walrust_core::report::{JobEntry, Task};
 use walrust_core::restore::{RestoreTarget, is_there};
 use walrust_core::types::DatabaseName;
 use walrust_core::{Error, ErrorKind, Result};
 
+use super::verify::leave_report;
 use super::{runtime, streams};
 use crate::args::{RestoreArgs, Verify, WhenNoBackup};
 use crate::exit::{Failed, tell};
@@ -32,11 +34,17 @@ pub(crate) fn run(
     let runtime = runtime()?;
     match (&args.name, &args.output) {
         (Some(name), Some(output)) => {
-            let report = runtime.block_on(async {
+            let started = wire::now();
+            let restored = runtime.block_on(async {
                 Signals::listen()?
                     .interrupting(work.one(name, output, out))
                     .await
-            })?;
+            });
+            let entries = vec![job_entry(name, &restored)];
+            let told = leave_report(args.report.as_deref(), Task::Restore, started, entries);
+            // What went wrong first is what matters.
+            let report = restored?;
+            told?;
             report.print_lines(out);
             out.json(&report);
             Ok(())
@@ -47,6 +55,21 @@ pub(crate) fn run(
                 .interrupting(async { Ok(all.await) })
                 .await?
         }),
+    }
+}
+
+fn job_entry(name: &DatabaseName, restored: &Result<RestoreReport>) -> JobEntry {
+    JobEntry {
+        name: name.to_string(),
+        ok: restored.is_ok(),
+        txid: restored.as_ref().ok().and_then(|report| report.txid.txid),
+        message: match restored {
+            Ok(report) => match report.bytes_written {
+                Some(bytes) => format!("{bytes} bytes restored"),
+                None => "nothing to restore".to_owned(),
+            },
+            Err(error) => error.to_string(),
+        },
     }
 }
 

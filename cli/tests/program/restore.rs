@@ -57,6 +57,37 @@ fn restore_prints_its_steps_and_refuses_to_overwrite() {
     );
 }
 
+/// What the Job of a Kubernetes restore leaves for whoever made it, however it ends.
+#[test]
+fn a_restore_leaves_its_report_whether_it_went_well_or_not() {
+    let (shell, store) = (Shell::new(), store());
+    let line =
+        format!("restore p512 -b {store} -o r.db --point-in-time txid:3 --report report.json");
+    let report = |ok: bool| {
+        let text = std::fs::read_to_string(shell.path().join("report.json")).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&value["task"], &value["ok"]),
+            (&"restore".into(), &ok.into())
+        );
+        value["databases"][0].clone()
+    };
+    assert_eq!(shell.run(&line).status, 0);
+    let entry = report(true);
+    assert_eq!(
+        (&entry["name"], &entry["txid"]),
+        (&"p512".into(), &3.into())
+    );
+    let bytes = std::fs::metadata(shell.path().join("r.db")).unwrap().len();
+    assert_eq!(entry["message"], format!("{bytes} bytes restored"));
+    assert_eq!(shell.run(&line).status, 1, "the output exists now");
+    let entry = report(false);
+    assert!(
+        entry["message"].as_str().unwrap().starts_with("r.db: "),
+        "{entry}"
+    );
+}
+
 #[test]
 fn a_restore_as_json_is_one_object() {
     let (shell, store) = (Shell::new(), store());

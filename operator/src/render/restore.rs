@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::config::{self, Config};
 use super::error::Error;
 use super::job_pod::{JobPod, User, Work};
-use super::names::{self, CONFIG_DIRECTORY, CONFIG_FILE, TMP_DIRECTORY, volumes};
+use super::names::{self, CONFIG_DIRECTORY, CONFIG_FILE, REPORT_FILE, TMP_DIRECTORY, volumes};
 use super::pod::{empty_volume, mount};
 use super::settings::Settings;
 use super::{backup_config_map, jobs_file};
@@ -195,7 +195,13 @@ fn moment(to: &Moment) -> Result<String, Error> {
 impl Arguments {
     fn with_config(mut self, file: &str) -> Self {
         let config = format!("{CONFIG_DIRECTORY}/{file}");
-        let common = ["--config", &config, "--no-progress"];
+        let common = [
+            "--config",
+            &config,
+            "--no-progress",
+            "--report",
+            REPORT_FILE,
+        ];
         self.words.extend(common.map(str::to_owned));
         self
     }
