@@ -26,6 +26,9 @@ use walrust_tests::support::{PATIENCE, plain_request, until};
 const USER: &str = "system:serviceaccount:walrust-system:walrust";
 const SECOND: &str = "system:serviceaccount:walrust-system:second";
 
+/// What a part of the test is called, and the part.
+type Step = (&'static str, fn(&Cluster));
+
 fn backup(name: &str, prefix: &str) -> Value {
     json!({
         "apiVersion": "walrust.dev/v1alpha1",
@@ -49,7 +52,7 @@ fn the_operator_keeps_what_it_promises_with_exactly_the_rights_that_it_has() {
     install(&cluster);
     let mut operator = Operator::start("first", &cluster.kubeconfig_of(NAMESPACE, "walrust"));
     operator.wait_leading(PATIENCE);
-    let steps: [(&str, fn(&Cluster)); 6] = [
+    let steps: [Step; 6] = [
         (
             "what is deleted by hand comes back, and all goes with the backup",
             objects_come_back,
