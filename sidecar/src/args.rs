@@ -42,11 +42,11 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
 
-    /// Port of metrics, probes and status, instead of that of `listen` in [metrics] [default: 16767]
+    /// Port of metrics, probes and status, instead of that of `listen` in `[metrics]` (default: 16767)
     #[arg(long, value_name = "PORT")]
     pub(crate) metrics_port: Option<u16>,
 
-    /// Port of the loopback listener that takes requests, instead of `control` in [metrics] [default: 16768]
+    /// Port of the loopback listener that takes requests, instead of `control` in `[metrics]` (default: 16768)
     #[arg(long, value_name = "PORT")]
     pub(crate) control_port: Option<u16>,
 

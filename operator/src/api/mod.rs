@@ -2,6 +2,10 @@
 //!
 //! The documentation of fields is what `kubectl explain` shows. A rule that the API server can check stands beside its
 //! field, with a message that says what to write instead. Durations are [`Period`]s; zero is off, as in `walrust.toml`.
+#![allow(
+    rustdoc::bare_urls,
+    reason = "these docs are the descriptions in the definitions, which are no Markdown"
+)]
 
 mod backup;
 mod crds;
