@@ -14,7 +14,6 @@ mod file;
 mod heartbeat;
 pub mod limits;
 mod metrics;
-mod not_yet;
 mod proxy;
 mod rescan;
 mod resolve;

@@ -10,7 +10,6 @@ use toml::de::{DeTable, DeValue};
 use super::Environment;
 use super::expand::expand;
 use super::fault::{Fault, Source};
-use super::not_yet::not_yet;
 use super::value;
 
 /// The file being read and what was found wrong so far.
@@ -173,10 +172,7 @@ impl<'s, 't> Section<'s, 't> {
             if self.known.contains(&text) {
                 continue;
             }
-            let message = match not_yet(self.name, text) {
-                Some(what) => format!("{what} is not available in this version"),
-                None => unknown(self.name, text, &self.known),
-            };
+            let message = unknown(self.name, text, &self.known);
             self.reader.fault(&key.span(), message);
         }
     }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{faults, parse, parse_with};
-use crate::config::not_yet::{listed, not_yet};
 use crate::config::{
     Barrier, Encryption, Environment, File, GateStartup, LeaseMode, LogFormat, PathStyle,
     ProxyAddress, RetentionLayer,
@@ -200,27 +199,6 @@ fn v9_unknown_keys_are_refused_in_every_section() {
     for (text, fault) in expected {
         assert_eq!(faults(text), [fault], "{text}");
     }
-}
-
-#[test]
-fn keys_of_later_features_are_refused_by_name() {
-    // The list names nothing that is already there.
-    for path in listed() {
-        let text = match path.split_once('.') {
-            Some(("databases", key)) => format!("[[databases]]\npath = \"a\"\n{key} = 1"),
-            Some((section, key)) => format!("[{section}]\n{key} = 1"),
-            None => format!("[{path}]"),
-        };
-        let faults = faults(&text);
-        let [fault] = &faults[..] else {
-            panic!("{path}: {faults:?}");
-        };
-        assert!(
-            fault.ends_with("is not available in this version"),
-            "{fault}"
-        );
-    }
-    assert_eq!(not_yet("s3", "bucket"), None);
 }
 
 #[test]
