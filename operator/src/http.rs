@@ -1,6 +1,6 @@
 //! Probes and metrics of the operator.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,19 +10,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tracing::warn;
+use walrust_core::serve::Listener;
+use walrust_core::{ErrorKind, Result};
 
 use crate::webhook::Served;
 
-/// Connections served at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 32;
 /// How long one may last: a scrape of a thousand backups takes a fraction of a second.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -38,40 +32,13 @@ pub struct Board {
 }
 
 /// Serves `board` at `listener`, for ever.
-pub async fn serve(listener: TcpListener, board: Arc<Board>) {
+pub async fn serve(listener: Listener, board: Arc<Board>) {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(board);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                warn!(%error, "accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let mut server = http1::Builder::new();
-            server
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(5));
-            // What a client does wrong is its own affair.
-            let _ = tokio::time::timeout(
-                LONGEST,
-                server.serve_connection(TokioIo::new(stream), service),
-            )
-            .await;
-            drop(place);
-        });
-    }
+    listener.serve(router, LONGEST).await;
 }
 
 async fn ready(State(board): State<Arc<Board>>) -> Response {
@@ -105,10 +72,13 @@ async fn metrics(State(board): State<Arc<Board>>) -> Response {
 /// Listens on all addresses, of both families where there are two.
 ///
 /// # Errors
-/// Says which port somebody else has.
-pub async fn listen(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(SocketAddr::from(([0_u16; 8], port))).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await,
+/// Those of [`Listener::bind`].
+pub async fn listen(port: u16) -> Result<Listener> {
+    match Listener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+        // A machine without IPv6.
+        Err(error) if error.kind() != ErrorKind::Busy => {
+            Listener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
+        }
+        bound => bound,
     }
 }

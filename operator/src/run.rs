@@ -76,7 +76,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let board = Arc::new(board);
     let listener = http::listen(options.metrics_port).await;
     let listener = listener.with_context(|| format!("listen on port {}", options.metrics_port))?;
-    info!(address = %listener.local_addr()?, "serving metrics");
+    info!(address = %listener.address(), "serving metrics");
     tokio::spawn(http::serve(listener, Arc::clone(&board)));
 
     probe(&client, options.namespaces.first()).await?;
