@@ -160,13 +160,14 @@ impl Members {
             ended = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => ended,
             () = route(&self.shared.waker, &self.routes) => None,
         };
-        match ended {
+        let left = match ended {
             Some(Ok((task, end))) => self.ended(task, Ok(end)),
             Some(Err(error)) => self.ended(error.id(), Err(error)),
             None => return,
-        }
+        };
         while self.provers.try_join_next().is_some() {}
-        if !self.stop.is_cancelled() {
+        // One that left may be wanted with other settings.
+        if left && !self.stop.is_cancelled() {
             self.follow_wanted();
             self.start();
         }
@@ -178,12 +179,13 @@ impl Members {
         self.unfinished
     }
 
-    fn ended(&mut self, task: Id, end: Result<WorkerEnd, JoinError>) {
+    /// Deals with the end of a database's task; whether it was one that was to leave.
+    fn ended(&mut self, task: Id, end: Result<WorkerEnd, JoinError>) -> bool {
         let Some(id) = self.running.remove(&task) else {
-            return;
+            return false;
         };
         let Some(member) = self.members.iter_mut().find(|member| member.id == id) else {
-            return;
+            return false;
         };
         let left = matches!(member.stage, Stage::Leaving);
         member.stage = Stage::Ended;
@@ -219,6 +221,7 @@ impl Members {
             self.routes.remove(&id);
             self.show();
         }
+        left
     }
 
     /// Tells those to leave that are not wanted as they are, and prepares those that are missing.

@@ -19,8 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// After so much health in a row the monitor is told.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// How often health is looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often health is looked at in that time.
+const LOOKS: u32 = 12;
 /// How long the monitor may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What is read of its answer.
@@ -56,13 +56,11 @@ impl Heartbeat {
     /// Beats for ever, as long as what `board` shows is healthy. A monitor that does not answer is told of in the
     /// log, once until it does.
     pub(super) async fn beat(self, board: Arc<Board>) {
-        let looks = (self.interval.as_secs_f64() / LOOK.as_secs_f64()).ceil();
-        let pause = self.interval.div_f64(looks.max(1.0));
         let mut answers = true;
         loop {
             let mut healthy = true;
-            for _ in 0..looks.max(1.0) as u32 {
-                sleep(pause).await;
+            for _ in 0..LOOKS {
+                sleep(self.interval / LOOKS).await;
                 healthy &= is_healthy(&board.look());
             }
             if !healthy {
