@@ -224,17 +224,28 @@ fn refusals_are_told(cluster: &Cluster) {
     kubectl.ok(["delete", "wb", "--all"]);
 }
 
+/// The configuration that a backup's pods should run.
+fn hash_of(backup: &Value) -> String {
+    backup["status"]["config"]["hash"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+/// The pod `notes-0`, whose sidecar runs the configuration of this hash and has everything stored.
+fn following(kubectl: &Kubectl, hash: &str) -> Sidecar {
+    let sidecar = Sidecar::start(status(hash, "in_sync", None));
+    kubectl.apply(&pod("notes-0", Some(sidecar.port))).expect();
+    set_running(kubectl, "notes-0");
+    sidecar
+}
+
 fn status_tells_the_truth(cluster: &Cluster) {
     let kubectl = space(cluster, "status");
     kubectl.apply(&backup("notes", "").to_string()).expect();
     let made = wait_condition(&kubectl, "Injected", "False", "NoPods");
-    let hash = made["status"]["config"]["hash"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let sidecar = Sidecar::start(status(&hash, "in_sync", None));
-    kubectl.apply(&pod("notes-0", Some(sidecar.port))).expect();
-    set_running(&kubectl, "notes-0");
+    let hash = hash_of(&made);
+    let sidecar = following(&kubectl, &hash);
     let synced = wait_condition(&kubectl, "Ready", "True", "Ready");
     assert_eq!(synced["status"]["summary"], "1/1");
     assert_eq!(synced["status"]["everSynced"], true);
@@ -336,13 +347,7 @@ fn reports_become_conditions(cluster: &Cluster) {
     let kubectl = space(cluster, "reports");
     kubectl.apply(&backup("notes", "").to_string()).expect();
     let made = wait_condition(&kubectl, "Verified", "Unknown", "NeverRun");
-    let hash = made["status"]["config"]["hash"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let sidecar = Sidecar::start(status(&hash, "in_sync", None));
-    kubectl.apply(&pod("notes-0", Some(sidecar.port))).expect();
-    set_running(&kubectl, "notes-0");
+    let _sidecar = following(&kubectl, &hash_of(&made));
     wait_condition(&kubectl, "Ready", "True", "Ready");
     let run_job = |from: &str, name: &str, exit_code: i32, message: &str| {
         let from = format!("--from=cronjob/notes-{from}");

@@ -27,6 +27,16 @@ fn volume(scene: &Scene, text: &str) -> Volume {
     Volume::new(scene.path().join("config"), &[("walrust.toml", text)])
 }
 
+/// A sidecar that watches what the mounted configuration names.
+#[track_caller]
+fn watching(scene: &Scene, mount: &Volume) -> Sidecar {
+    Sidecar::start(&mut sidecar(
+        &scene.bucket,
+        "watch",
+        &mount.path("walrust.toml"),
+    ))
+}
+
 #[track_caller]
 fn wait_ready(served: &Served) {
     until("the sidecar is ready", PATIENCE * 2, || {
@@ -145,11 +155,7 @@ fn a_configuration_is_exchanged_for_the_databases_that_changed_and_a_bad_one_is_
     let one = configuration(&scene.bucket, None, &entry(&scene));
     let two = format!("{one}{}", entry(&other));
     let mut mount = volume(&scene, &one);
-    let pod = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &mount.path("walrust.toml"),
-    ));
+    let pod = watching(&scene, &mount);
     wait_ready(&pod.served);
     let before = named(&pod.served, "a.db");
     let hash = status(&pod.served)["config_hash"].clone();
@@ -250,11 +256,7 @@ fn r142_an_init_restore_fails_closed() {
     let scene = Scene::on("pod-init", "a.db", weed.bucket("pod-init"));
     scene.writer(scene.spec(1)).steps(20);
     let mount = volume(&scene, &configuration(&scene.bucket, None, &entry(&scene)));
-    let pod = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &mount.path("walrust.toml"),
-    ));
+    let pod = watching(&scene, &mount);
     wait_ready(&pod.served);
     pod.stop().expect_success();
     let fresh = scene.path().join("new");
@@ -313,19 +315,11 @@ fn u20_an_idle_owner_is_respected_a_released_lease_taken_and_the_gate_opens_then
     let scene = Scene::on("pod-lease", "a.db", weed.bucket("pod-lease"));
     scene.writer(scene.spec(1)).steps(5);
     let mount = volume(&scene, &configuration(&scene.bucket, None, &entry(&scene)));
-    let first = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &mount.path("walrust.toml"),
-    ));
+    let first = watching(&scene, &mount);
     wait_ready(&first.served);
     let epoch = named(&first.served, "a.db")["lease"]["epoch"].clone();
     let (_second, config) = successor(&scene, "");
-    let second = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &config.path("walrust.toml"),
-    ));
+    let second = watching(&scene, &config);
     // The owner has been idle for longer than its lease, and answers.
     std::thread::sleep(Duration::from_secs(35));
     assert_eq!(second.served.unready(), ["acquiring_lease"]);
@@ -354,11 +348,7 @@ fn rule_14_a_restored_volume_whose_head_moved_is_brought_to_it_behind_the_gate()
     let mut writer = scene.writer(scene.spec(1));
     writer.steps(5);
     let mount = volume(&scene, &configuration(&scene.bucket, None, &entry(&scene)));
-    let first = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &mount.path("walrust.toml"),
-    ));
+    let first = watching(&scene, &mount);
     wait_ready(&first.served);
     let (second, config) = successor(&scene, "");
     let (ungated, open) = successor(&scene, "gate_startup = \"never\"");
@@ -366,11 +356,7 @@ fn rule_14_a_restored_volume_whose_head_moved_is_brought_to_it_behind_the_gate()
     writer.steps(10);
     first.stop().expect_success();
     // Without a gate somebody may have it open: refused, and left as it is.
-    let pod = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &open.path("walrust.toml"),
-    ));
+    let pod = watching(&scene, &open);
     until("refused", PATIENCE, || {
         (named(&pod.served, "a.db")["error"]["kind"] == "fenced").then_some(())
     });
@@ -378,11 +364,7 @@ fn rule_14_a_restored_volume_whose_head_moved_is_brought_to_it_behind_the_gate()
     pod.stop();
     assert_eq!(std::fs::read(ungated.database()).unwrap(), restored);
     // Behind the gate it is restored again, and goes on from there.
-    let pod = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &config.path("walrust.toml"),
-    ));
+    let pod = watching(&scene, &config);
     wait_ready(&pod.served);
     until("the gate opens", PATIENCE, || {
         (pod.served.code("/startupz") == 200).then_some(())
@@ -402,20 +384,12 @@ fn u20_a_dead_owner_is_replaced_within_two_leases() {
     let scene = Scene::on("pod-dead", "a.db", weed.bucket("pod-dead"));
     scene.writer(scene.spec(1)).steps(5);
     let mount = volume(&scene, &configuration(&scene.bucket, None, &entry(&scene)));
-    let mut first = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &mount.path("walrust.toml"),
-    ));
+    let mut first = watching(&scene, &mount);
     wait_ready(&first.served);
     let (_second, config) = successor(&scene, "gate_startup = \"never\"");
     first.process.kill();
     let began = Instant::now();
-    let second = Sidecar::start(&mut sidecar(
-        &scene.bucket,
-        "watch",
-        &config.path("walrust.toml"),
-    ));
+    let second = watching(&scene, &config);
     assert_eq!(second.served.code("/startupz"), 200, "there is no gate");
     wait_ready(&second.served);
     eprintln!("dead: taken after {:?}", began.elapsed());
