@@ -14,6 +14,7 @@ use walrust_core::config::{
 use walrust_core::doctor::{self, Report};
 use walrust_core::engine::{self, Unfinished, WatchEvent};
 use walrust_core::lease::LeasePolicy;
+use walrust_core::process::blocking;
 use walrust_core::replica::{self, Replace, Replica, ReplicaEvent, ReplicaOptions};
 use walrust_core::restore::{
     self, DatabaseDescription, DatabaseList, LeaveState, Overwrite, Progress, RestoreRequest,
@@ -21,8 +22,8 @@ use walrust_core::restore::{
 };
 use walrust_core::retention::{self, CompactReport, CompactRequest, DryRun, Writer};
 use walrust_core::serve::{Board, Facts, Heartbeat, Mode, Serving, Subject};
-use walrust_core::store::{Layout, Meter, Store};
-use walrust_core::types::{DatabaseName, KeyPrefix, Timestamp, Txid};
+use walrust_core::store::{Layout, Meter};
+use walrust_core::types::{DatabaseName, Timestamp, Txid};
 use walrust_core::verify::{self, DrillReport, DrillRequest, Fix, VerifyReport, VerifyRequest};
 use walrust_core::{Error, ErrorKind, Result};
 
@@ -151,7 +152,7 @@ pub(crate) async fn watch(
         paused: resolved.paused(),
         missing: resolved.missing(),
         ready_lag: settings.ready_lag,
-        ..facts(Mode::Watch, resolved.config_hash.clone(), &clock)
+        ..Facts::new(Mode::Watch, resolved.config_hash.clone(), clock.now())
     };
     let board = Arc::new(Board::new(
         facts,
@@ -215,14 +216,7 @@ impl<F: Fn() -> Result<Resolved> + Clone + Send + 'static> Scanner<F> {
         loop {
             tokio::time::sleep(SCAN).await;
             // A directory of a network's file system may take long.
-            let scanned = tokio::task::spawn_blocking(self.scan.clone()).await;
-            let scanned = scanned.unwrap_or_else(|died| {
-                Err(Error::new(
-                    ErrorKind::Internal,
-                    format!("a scan died: {died}"),
-                ))
-            });
-            match scanned {
+            match blocking(self.scan.clone()).await {
                 Ok(found) => {
                     trouble = None;
                     self.found(found);
@@ -270,22 +264,6 @@ async fn serve(serving: &mut Serving, board: &Arc<Board>, settings: MetricsSetti
     }
 }
 
-/// What holds for this process whatever it handles.
-fn facts(mode: Mode, config_hash: Option<String>, clock: &Clock) -> Facts {
-    Facts {
-        version: env!("CARGO_PKG_VERSION"),
-        pod: None,
-        mode,
-        config_hash,
-        config_error: None,
-        started: clock.now(),
-        paused: Vec::new(),
-        missing: Vec::new(),
-        ready_lag: None,
-        gated: false,
-    }
-}
-
 async fn engine_options(
     resolved: &Resolved,
     until: engine::Until,
@@ -293,14 +271,10 @@ async fn engine_options(
     meter: &Meter,
 ) -> Result<engine::WatchOptions> {
     let settings = &resolved.store;
-    let databases = resolved
-        .databases
-        .iter()
-        .filter(|database| !database.paused);
     Ok(engine::WatchOptions {
         store: walrust_core::store::open_metered(&settings.store_config(), meter).await?,
         prefix: settings.location.prefix(),
-        databases: databases.cloned().collect(),
+        databases: resolved.databases.clone(),
         permission,
         checksums: settings.checksums,
         lease: settings.lease.into(),
@@ -314,19 +288,15 @@ async fn engine_options(
     })
 }
 
-async fn open(settings: &StoreSettings) -> Result<(Arc<dyn Store>, KeyPrefix)> {
-    settings.open_to_read().await
-}
-
 /// Whether the bucket has anything of this database.
 pub(crate) async fn has_backup(settings: &StoreSettings, name: &DatabaseName) -> Result<bool> {
-    let (store, prefix) = open(settings).await?;
+    let (store, prefix) = settings.open_to_read().await?;
     restore::has_backup(&*store, &prefix, name).await
 }
 
 /// The names of all databases of a bucket.
 pub(crate) async fn names(settings: &StoreSettings) -> Result<Vec<DatabaseName>> {
-    let (store, prefix) = open(settings).await?;
+    let (store, prefix) = settings.open_to_read().await?;
     discover(&*store, &prefix).await
 }
 
@@ -336,7 +306,7 @@ pub(crate) async fn restore(
     job: &RestoreJob,
     bar: &Bar,
 ) -> Result<RestoreReport> {
-    let (store, prefix) = open(settings).await?;
+    let (store, prefix) = settings.open_to_read().await?;
     let request = RestoreRequest {
         layout: Layout::new(prefix, job.name.clone()),
         output: job.output.clone(),
@@ -389,7 +359,7 @@ pub(crate) async fn verify(
     deep: bool,
     bar: &Bar,
 ) -> Result<VerifyReport> {
-    let (store, prefix) = open(settings).await?;
+    let (store, prefix) = settings.open_to_read().await?;
     let policy = LeasePolicy {
         mode: settings.lease.into(),
         duration: settings.lease_duration,
@@ -417,7 +387,7 @@ pub(crate) async fn drill(
     name: &DatabaseName,
     request: impl FnOnce(Layout) -> DrillRequest,
 ) -> DrillReport {
-    let (store, prefix) = match open(settings).await {
+    let (store, prefix) = match settings.open_to_read().await {
         Ok(opened) => opened,
         Err(error) => return DrillReport::failed(name, &error),
     };
@@ -474,7 +444,7 @@ pub(crate) async fn replicate(
         let served = metrics.finish(Some(METRICS), None);
         let facts = Facts {
             ready_lag: served.ready_lag,
-            ..facts(Mode::Replicate, job.config_hash, &clock)
+            ..Facts::new(Mode::Replicate, job.config_hash, clock.now())
         };
         let subject = Subject::Replicas(vec![replica.status()]);
         let board = Arc::new(Board::new(facts, subject, meter, clock));
@@ -501,7 +471,7 @@ pub(crate) async fn examine(resolved: &Resolved) -> Report {
 
 /// The databases of a bucket.
 pub(crate) async fn list(settings: &StoreSettings) -> Result<DatabaseList> {
-    let (store, prefix) = open(settings).await?;
+    let (store, prefix) = settings.open_to_read().await?;
     restore::list_databases(&*store, &prefix).await
 }
 
@@ -510,7 +480,7 @@ pub(crate) async fn describe(
     settings: &StoreSettings,
     name: &DatabaseName,
 ) -> Result<DatabaseDescription> {
-    let (store, prefix) = open(settings).await?;
+    let (store, prefix) = settings.open_to_read().await?;
     match restore::describe(&*store, &Layout::new(prefix, name.clone())).await {
         Ok(description) => Ok(description),
         Err(error) => Err(with_near(error, settings, name).await),
@@ -524,7 +494,7 @@ pub(crate) async fn compact(
     policy: RetentionPolicy,
     dry_run: DryRun,
 ) -> Result<CompactReport> {
-    let (store, prefix) = open(settings).await?;
+    let (store, prefix) = settings.open_to_read().await?;
     let request = CompactRequest {
         layout: Layout::new(prefix, name.clone()),
         policy,

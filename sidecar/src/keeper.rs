@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use walrust_core::config::{Rescan, Resolved};
 use walrust_core::engine::Wanted;
+use walrust_core::process::blocking;
 use walrust_core::serve::Board;
-use walrust_core::{Error, ErrorKind};
 
 use crate::configuration::{Configuration, Source};
 use crate::mount::Mount;
+use crate::reloads::Reloads;
 
 /// How often it is looked without an event: where patterns stand, and where only a changed file may come.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
@@ -23,8 +24,7 @@ pub(crate) struct Keeper {
     /// In force.
     current: Configuration,
     rescan: Rescan,
-    /// What was last refused, so that it is told once.
-    refused: Option<String>,
+    reloads: Reloads,
     sender: watch::Sender<Wanted>,
 }
 
@@ -35,7 +35,7 @@ impl Keeper {
         Self {
             mount: Mount::of(source.path()),
             sender: watch::Sender::new(Arc::new(rescan.wanted().to_vec())),
-            refused: None,
+            reloads: Reloads::of(board.clone()),
             source,
             board,
             current,
@@ -58,19 +58,16 @@ impl Keeper {
             };
             self.mount.changed(pause).await;
             let source = self.source.clone();
-            let read = tokio::task::spawn_blocking(move || source.resolve(source.read()?)).await;
-            let read = read.unwrap_or_else(|died| {
-                let message = format!("reading it died: {died}");
-                Err(Error::new(ErrorKind::Internal, message))
-            });
-            match read {
+            match blocking(move || source.resolve(source.read()?)).await {
                 Ok(found) if !found.same_process(&self.current) => {
                     self.taken(&found);
                     tracing::info!("the store's settings changed: all databases are opened anew");
                     return found;
                 }
                 Ok(found) => self.apply(found),
-                Err(error) => self.refuse(&error),
+                Err(error) => self
+                    .reloads
+                    .refused(&error, "the one before stays in force"),
             }
         }
     }
@@ -97,25 +94,9 @@ impl Keeper {
         self.current = found;
     }
 
-    /// Tells of a file that is in use from now on, or again.
     fn taken(&mut self, found: &Configuration) {
-        let again = self.refused.take().is_some();
-        if found.file.hash != self.current.file.hash || again {
-            tracing::info!(hash = %found.file.hash, "the configuration is in use");
-            self.board.reloaded(Ok(found.file.hash.clone()));
-        }
-    }
-
-    fn refuse(&mut self, error: &Error) {
-        let message = error.to_string();
-        if self.refused.as_ref() != Some(&message) {
-            tracing::error!(
-                kind = error.kind().name(),
-                "the changed configuration is refused, the one before stays in force: {message}"
-            );
-            self.board.reloaded(Err(message.clone()));
-            self.refused = Some(message);
-        }
+        let changed = found.file.hash != self.current.file.hash;
+        self.reloads.taken(&found.file.hash, changed);
     }
 }
 

@@ -8,6 +8,7 @@ mod history;
 mod keeper;
 mod mount;
 mod page;
+mod reloads;
 mod replicate;
 mod report;
 mod restore;

@@ -12,18 +12,19 @@ use tracing::{info, warn};
 use walrust_core::clock::Clock;
 use walrust_core::config::streams::{self, Stream};
 use walrust_core::config::{File, HeartbeatUrl, MetricsSettings, ReplicateSettings, StoreSettings};
-use walrust_core::process::Signals;
+use walrust_core::process::{Signals, blocking};
 use walrust_core::replica::{Replace, Replica, ReplicaEvent, ReplicaOptions, ReplicaStatus, Until};
 use walrust_core::restore::discover;
 use walrust_core::serve::{Board, Facts, Heartbeat, Mode, Serving, Subject};
 use walrust_core::store::{Layout, Meter, Store, open_metered};
 use walrust_core::types::{DatabaseName, KeyPrefix};
-use walrust_core::{Error, ErrorKind, Result};
+use walrust_core::{Error, Result};
 
 use crate::args::RunArgs;
 use crate::configuration::Source;
 use crate::history::History;
 use crate::mount::Mount;
+use crate::reloads::Reloads;
 use crate::report;
 use crate::serving::{self, EVERYWHERE, Shown};
 use crate::watch::pod;
@@ -84,8 +85,7 @@ struct Fleet {
     events: mpsc::Sender<ReplicaEvent>,
     running: BTreeMap<DatabaseName, Running>,
     tasks: JoinSet<()>,
-    /// What was last refused, so that it is told once.
-    refused: Option<String>,
+    reloads: Reloads,
 }
 
 struct Running {
@@ -107,17 +107,12 @@ impl Fleet {
         let resolved = configuration.resolved;
         let metrics = resolved.metrics.finish(Some(EVERYWHERE), None);
         let store = open_metered(&resolved.store.store_config(), &meter).await?;
+        let hash = resolved.config_hash.clone();
         let facts = Facts {
-            version: env!("CARGO_PKG_VERSION"),
             pod: pod(&source),
-            mode: Mode::Replicate,
-            config_hash: resolved.config_hash.clone(),
-            config_error: None,
-            started: clock.now(),
             paused: resolved.paused(),
-            missing: Vec::new(),
             ready_lag: metrics.ready_lag,
-            gated: false,
+            ..Facts::new(Mode::Replicate, hash, clock.now())
         };
         let board = Board::new(facts, Subject::Replicas(Vec::new()), meter.clone(), clock);
         let location = &resolved.store.location;
@@ -132,11 +127,11 @@ impl Fleet {
             heartbeat: resolved.heartbeat,
             store,
             meter,
+            reloads: Reloads::of(shown.board.clone()),
             shown,
             events,
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
-            refused: None,
         })
     }
 
@@ -154,15 +149,9 @@ impl Fleet {
             while self.tasks.try_join_next().is_some() {}
             mount.changed(LOOK).await;
             let source = self.source.clone();
-            let read = tokio::task::spawn_blocking(move || source.read()).await;
-            match read.unwrap_or_else(|died| {
-                Err(Error::new(
-                    ErrorKind::Internal,
-                    format!("reading it died: {died}"),
-                ))
-            }) {
+            match blocking(move || source.read()).await {
                 Ok(file) if file.hash != self.file.hash => self.change(file).await,
-                Ok(_) => {}
+                Ok(file) => self.reloads.taken(&file.hash, false),
                 Err(error) => self.refuse(&error),
             }
         }
@@ -203,9 +192,7 @@ impl Fleet {
             self.how = how;
             self.running.clear();
         }
-        info!(hash = %file.hash, "the configuration is in use");
-        self.refused = None;
-        self.shown.board.reloaded(Ok(file.hash.clone()));
+        self.reloads.taken(&file.hash, true);
         self.file = file;
     }
 
@@ -265,14 +252,6 @@ impl Fleet {
     }
 
     fn refuse(&mut self, error: &Error) {
-        let message = error.to_string();
-        if self.refused.as_ref() != Some(&message) {
-            tracing::error!(
-                kind = error.kind().name(),
-                "the replicas stay as they are: {message}"
-            );
-            self.shown.board.reloaded(Err(message.clone()));
-            self.refused = Some(message);
-        }
+        self.reloads.refused(error, "the replicas stay as they are");
     }
 }

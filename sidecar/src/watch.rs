@@ -165,17 +165,14 @@ impl Process {
             return Ok(shown.clone());
         }
         let settings = resolved.metrics.finish(Some(EVERYWHERE), Some(LOOPBACK));
+        let hash = resolved.config_hash.clone();
         let facts = Facts {
-            version: env!("CARGO_PKG_VERSION"),
             pod: pod(&self.source),
-            mode: Mode::Watch,
-            config_hash: resolved.config_hash.clone(),
-            config_error: None,
-            started: self.clock.now(),
             paused: resolved.paused(),
             missing: resolved.missing(),
             ready_lag: settings.ready_lag,
             gated: self.gated,
+            ..Facts::new(Mode::Watch, hash, self.clock.now())
         };
         let board = Board::new(facts, subject, self.meter.clone(), self.clock.clone());
         let shown = Arc::new(Shown::new(

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use super::open::sum_of;
 use super::remote::Remote;
-use super::ship::blocking;
 use super::tenure::{Bid, acquire};
 use super::worker::Context;
 use crate::error::Result;
+use crate::process::blocking;
 use crate::restore::{
     LeaveState, Overwrite, Progress, RestoreRequest, RestoreTarget, Silent, Verify, restore,
 };

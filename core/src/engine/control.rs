@@ -65,7 +65,8 @@ pub(super) async fn ask_for_snapshot(path: &Path) -> Result<Taken> {
         op: Op::Snapshot { timeout_ms },
         names: Vec::new(),
     };
-    let answer = super::ship::blocking(move || ask_watcher(&path, &request, SNAPSHOT_TIME)).await?;
+    let answer =
+        crate::process::blocking(move || ask_watcher(&path, &request, SNAPSHOT_TIME)).await?;
     serde_json::from_value(answer).map_err(|error| {
         Error::new(
             ErrorKind::Unsupported,

@@ -13,6 +13,7 @@ use super::join::{self, Joined, Part, join};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Lease;
 use crate::ltx::{Decoder, HEADER_BYTES, Header, Outline, Reheaded};
+use crate::process::blocking;
 use crate::store::{Put, PutOutcome, Store};
 
 /// The bytes to send.
@@ -246,20 +247,6 @@ pub(super) fn verify(reader: impl std::io::Read) -> Result<()> {
     while decoder.next_page(&mut page)?.is_some() {}
     decoder.finish()?;
     Ok(())
-}
-
-/// Runs what blocks away from the runtime's thread.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => Err(Error::new(
-            ErrorKind::Internal,
-            "a worker panicked; please report this",
-        )),
-        Err(_) => Err(Error::new(ErrorKind::Cancelled, "shutting down")),
-    }
 }
 
 /// Sends a file in parts; it becomes an object once `checked` says that it is whole.

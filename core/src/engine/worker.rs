@@ -21,7 +21,7 @@ use super::open::{Disk, OpenOptions, Opened, open, open_here, sum_of, with_past}
 use super::remote::{Remote, header_of};
 use super::seek::{Answer, Search, Seeker};
 use super::session::{Command, End, Policy, Session, Standing};
-use super::ship::{Bytestream, Target, blocking, ship};
+use super::ship::{Bytestream, Target, ship};
 use super::status::{DatabaseState, DatabaseStatus, StandingError};
 use super::watch::Until;
 use crate::clock::Clock;
@@ -29,6 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lease::{HolderId, Lease, LeasePolicy};
 use crate::ltx::Header;
 use crate::manifest::FileKey;
+use crate::process::blocking;
 use crate::replica::refuse_replica;
 use crate::sqlite::{AttachOptions, DATABASE_HEADER_BYTES, Source, check_access};
 use crate::state::StateDir;

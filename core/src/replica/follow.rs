@@ -18,6 +18,7 @@ use super::make::PAUSE;
 use super::window::{Seen, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Catalog, CatalogFile, FileEntry, FileKey, Format, Listed, is_damage};
+use crate::process::blocking;
 use crate::store::{Layout, Store};
 use crate::types::{Timestamp, Txid};
 
@@ -532,15 +533,5 @@ pub(super) fn note_head(catalog: &Catalog, batch: &mut Batch) {
             seen.max(Some(newest.range().max())).unwrap_or(Txid::FIRST),
             time,
         ));
-    }
-}
-
-/// Runs work that blocks.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::new(ErrorKind::Internal, error.to_string())),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::follow::{
-    Batch, Bootstrapped, Follower, blocking, note_head, refuse_other_formats, unless_stopped,
+    Batch, Bootstrapped, Follower, note_head, refuse_other_formats, unless_stopped,
 };
 use super::home::Replace;
 use super::judge::Reason;
@@ -14,6 +14,7 @@ use super::proof::{Opened, open};
 use super::renew::{check_place, create, renew, require_all_copied_back};
 use super::window::Window;
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::blocking;
 use crate::restore::{Image, Overwrite};
 
 /// The shortest and the longest time from the beginning of one bootstrap to the next. It doubles from one to the

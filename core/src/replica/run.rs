@@ -9,13 +9,14 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Happening, ReplicaEvent};
-use super::follow::{Batch, Follower, blocking};
+use super::follow::{Batch, Follower};
 use super::home::{Home, Replace};
 use super::rhythm::Rhythm;
 use super::status::{ReplicaCondition, ReplicaStatus};
 use crate::clock::Clock;
 use crate::engine::StandingError;
 use crate::error::{Error, ErrorKind, Result};
+use crate::process::blocking;
 use crate::sqlite::require_compile_options;
 use crate::store::{Layout, Store};
 use crate::types::Timestamp;

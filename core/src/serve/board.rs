@@ -58,6 +58,24 @@ pub struct Facts {
     pub gated: bool,
 }
 
+impl Facts {
+    /// A process of this version that began at `started`, with nothing else to say.
+    pub fn new(mode: Mode, config_hash: Option<String>, started: Timestamp) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            pod: None,
+            mode,
+            config_hash,
+            config_error: None,
+            started,
+            paused: Vec::new(),
+            missing: Vec::new(),
+            ready_lag: None,
+            gated: false,
+        }
+    }
+}
+
 /// One database as it is now.
 #[derive(Clone, Debug)]
 pub struct Seen {

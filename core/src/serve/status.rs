@@ -1,5 +1,7 @@
 //! `/status`, and what `walrust status` shows: everything about the process and its databases, as JSON.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::board::{Seen, View};
@@ -93,24 +95,8 @@ impl StatusReport {
         let facts = &view.facts;
         let watched = view.databases.iter().map(|seen| watched(seen, view.now));
         let replicas = view.replicas.iter().map(|one| replica(one, view.now));
-        let paused = facts.paused.iter().map(|(name, path)| DatabaseReport {
-            name: name.clone(),
-            path: path.to_string_lossy().into_owned(),
-            state: "paused".to_owned(),
-            txid: None,
-            durable_txid: None,
-            lag_seconds: 0.0,
-            detached_until: None,
-            last_sync: None,
-            last_snapshot: None,
-            next_snapshot: None,
-            wal_bytes: 0,
-            spool_bytes: 0,
-            proven_txid: None,
-            proven_at: None,
-            lease: LeaseReport::default(),
-            error: None,
-        });
+        let paused = facts.paused.iter();
+        let paused = paused.map(|(name, path)| DatabaseReport::of(name, path, "paused"));
         Self {
             version: facts.version.to_owned(),
             pod: facts.pod.clone(),
@@ -126,12 +112,33 @@ impl StatusReport {
     }
 }
 
+impl DatabaseReport {
+    /// A database of which nothing else is known.
+    fn of(name: &DatabaseName, path: &Path, state: &str) -> Self {
+        Self {
+            name: name.clone(),
+            path: path.to_string_lossy().into_owned(),
+            state: state.to_owned(),
+            txid: None,
+            durable_txid: None,
+            lag_seconds: 0.0,
+            detached_until: None,
+            last_sync: None,
+            last_snapshot: None,
+            next_snapshot: None,
+            wal_bytes: 0,
+            spool_bytes: 0,
+            proven_txid: None,
+            proven_at: None,
+            lease: LeaseReport::default(),
+            error: None,
+        }
+    }
+}
+
 fn watched(seen: &Seen, now: Timestamp) -> DatabaseReport {
     let status = &seen.status;
     DatabaseReport {
-        name: status.name.clone(),
-        path: status.path.to_string_lossy().into_owned(),
-        state: status.state.name().to_owned(),
         txid: status.txid,
         durable_txid: status.durable_txid,
         lag_seconds: seconds(status.lag_millis(now)),
@@ -149,28 +156,20 @@ fn watched(seen: &Seen, now: Timestamp) -> DatabaseReport {
             lineage: status.lease.lineage,
         },
         error: status.error.as_ref().map(ErrorReport::new),
+        ..DatabaseReport::of(&status.name, &status.path, status.state.name())
     }
 }
 
 /// A replica: what it holds, and how far its source is.
 fn replica(status: &ReplicaStatus, now: Timestamp) -> DatabaseReport {
     DatabaseReport {
-        name: status.name.clone(),
-        path: status.path.to_string_lossy().into_owned(),
-        state: status.state.name().to_owned(),
         txid: status.txid,
         durable_txid: status.head_txid,
         lag_seconds: seconds(status.lag_millis(now)),
-        detached_until: None,
         last_sync: status.last_applied,
-        last_snapshot: None,
-        next_snapshot: None,
         wal_bytes: status.wal_bytes,
-        spool_bytes: 0,
-        proven_txid: None,
-        proven_at: None,
-        lease: LeaseReport::default(),
         error: status.error.as_ref().map(ErrorReport::new),
+        ..DatabaseReport::of(&status.name, &status.path, status.state.name())
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::super::open::{Found, reopen, with_past};
 use super::super::past::Past;
 use super::super::seek::{Answer, Search};
-use super::super::ship::blocking;
 use super::super::watch::LASTING;
 use super::look::ended;
 use super::{End, Session};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lease::Lease;
+use crate::process::blocking;
 
 /// Whether we may write to the stream.
 pub(in super::super) enum Standing {
